@@ -1,0 +1,126 @@
+"""The plan: what is deployed and what is normal. What to measure follows from it, it is not written in it.
+
+These types are the plan's schema: the strict reader, the JSON Schema for editors and the reference page come from
+them. Durations are seconds, ratios 0..1, once read; the TOML says "50ms", "0.1%".
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Literal
+
+import msgspec
+
+from probes.model import Secret
+
+Role = Literal["load-balancer", "primary", "replica", "database", "host"]
+DATABASE_ROLES: frozenset[str] = frozenset({"primary", "replica", "database"})
+
+
+class PlanValue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the plan's values: frozen, and an unknown key is an error."""
+
+
+class Ticket(PlanValue):
+    id: str | None = None
+    customer: str | None = None
+    priority: str | None = None
+    status: str | None = None
+    created: dt.date | None = None
+    escalated: dt.date | None = None
+    summary: str | None = None
+    level: str | None = None
+    engineer: str | None = None
+    contact: str | None = None
+    sentiment: tuple[str, ...] = ()
+    current_status: tuple[str, ...] = ()
+
+
+class Impact(PlanValue):
+    users: int | None = None
+    revenue_per_day: float | None = None
+    sla: float | None = None  # ratio: 0.999
+
+
+class VantagePlan(PlanValue):
+    name: str | None = None  # None: the host's name
+    region: str | None = None
+
+
+class Health(PlanValue):
+    url: str
+    matcher: str = "200"
+    interval: float = 5.0
+    timeout: float = 2.0
+    unhealthy: int = 2
+
+
+class Credentials(PlanValue):
+    """How a connection authenticates and encrypts; everything libpq would read from the DSN that netdiag uses."""
+
+    user: str | None = None
+    password: Secret | None = None
+    dbname: str | None = None
+    sslmode: str = "prefer"
+    sslrootcert: str | None = None
+    sslcert: str | None = None
+    sslkey: str | None = None
+    sslnegotiation: str = "postgres"
+    connect_timeout: float | None = None
+
+
+class Endpoint(PlanValue):
+    """One named place. ``host``/``port``/``credentials`` come out of ``url``, which is not kept."""
+
+    name: str
+    role: Role = "host"
+    region: str | None = None
+    host: str
+    port: int | None = None
+    database: bool = False  # a PostgreSQL is declared here (a database URL or role)
+    credentials: Credentials | None = None  # None: host or host:port only
+    backends: tuple[str, ...] = ()  # names of endpoints
+    stats: str | None = None
+    health: Health | None = None
+
+
+class Baseline(PlanValue):
+    """What is normal from one region (or endpoint name) to another, one direction."""
+
+    source: str  # TOML: from
+    target: str  # TOML: to
+    rtt: float | None = None
+    loss: float | None = None
+    mtu: int | None = None
+    as_path: tuple[int, ...] = ()
+
+
+class Router(PlanValue):
+    name: str
+    bird: str | None = None
+    frr: str | None = None
+
+
+class Dns(PlanValue):
+    resolvers: tuple[str, ...] = ()
+    origin_zone: str | None = None  # TOML: false or a zone's name
+
+
+class Limits(PlanValue):
+    budget: float = 60.0
+    packets_per_second: float = 200.0
+    connections_per_second: float = 5.0
+
+
+class Plan(PlanValue):
+    """The whole deployment. ``warnings`` are for the person who wrote it: a password in a URL, say."""
+
+    endpoints: tuple[Endpoint, ...]
+    ticket: Ticket = Ticket()
+    impact: Impact = Impact()
+    vantage: VantagePlan = VantagePlan()
+    baselines: tuple[Baseline, ...] = ()
+    routers: tuple[Router, ...] = ()
+    dns: Dns = Dns()
+    limits: Limits = Limits()
+    warnings: tuple[str, ...] = ()
