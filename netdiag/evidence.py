@@ -11,11 +11,8 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, TypeVar
 
-import msgspec
-
 from netdiag.plan.model import Plan
-from probes import registry
-from probes.model import Measurement, MeasurementOutcome, Secret, Vantage, value
+from probes.model import Measurement, MeasurementOutcome, Vantage, value
 
 SCHEMA = "netdiag.run/1"
 M = TypeVar("M")

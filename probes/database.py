@@ -82,7 +82,7 @@ class HeldExchange:
 
 @value
 class HeldSession:
-    """One live session, a Sync every so often: loss and delay as an open connection sees them, at no cost in connects."""
+    """One live session, a Sync every so often: loss and delay as an open connection sees them."""
 
     seconds: float
     exchanges: tuple[HeldExchange, ...]

@@ -9,19 +9,14 @@ from __future__ import annotations
 import datetime as dt
 from typing import Literal
 
-import msgspec
-
-from probes.model import Secret
+from probes.model import Secret, value
 
 Role = Literal["load-balancer", "primary", "replica", "database", "host"]
 DATABASE_ROLES: frozenset[str] = frozenset({"primary", "replica", "database"})
 
 
-class PlanValue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of the plan's values: frozen, and an unknown key is an error."""
-
-
-class Ticket(PlanValue):
+@value
+class Ticket:
     id: str | None = None
     customer: str | None = None
     priority: str | None = None
@@ -36,18 +31,21 @@ class Ticket(PlanValue):
     current_status: tuple[str, ...] = ()
 
 
-class Impact(PlanValue):
+@value
+class Impact:
     users: int | None = None
     revenue_per_day: float | None = None
     sla: float | None = None  # ratio: 0.999
 
 
-class VantagePlan(PlanValue):
+@value
+class VantagePlan:
     name: str | None = None  # None: the host's name
     region: str | None = None
 
 
-class Health(PlanValue):
+@value
+class Health:
     url: str
     matcher: str = "200"
     interval: float = 5.0
@@ -55,7 +53,8 @@ class Health(PlanValue):
     unhealthy: int = 2
 
 
-class Credentials(PlanValue):
+@value
+class Credentials:
     """How a connection authenticates and encrypts; everything libpq would read from the DSN that netdiag uses."""
 
     user: str | None = None
@@ -69,7 +68,8 @@ class Credentials(PlanValue):
     connect_timeout: float | None = None
 
 
-class Endpoint(PlanValue):
+@value
+class Endpoint:
     """One named place. ``host``/``port``/``credentials`` come out of ``url``, which is not kept."""
 
     name: str
@@ -84,7 +84,8 @@ class Endpoint(PlanValue):
     health: Health | None = None
 
 
-class Baseline(PlanValue):
+@value
+class Baseline:
     """What is normal from one region (or endpoint name) to another, one direction."""
 
     source: str  # TOML: from
@@ -95,24 +96,28 @@ class Baseline(PlanValue):
     as_path: tuple[int, ...] = ()
 
 
-class Router(PlanValue):
+@value
+class Router:
     name: str
     bird: str | None = None
     frr: str | None = None
 
 
-class Dns(PlanValue):
+@value
+class Dns:
     resolvers: tuple[str, ...] = ()
     origin_zone: str | None = None  # TOML: false or a zone's name
 
 
-class Limits(PlanValue):
+@value
+class Limits:
     budget: float = 60.0
     packets_per_second: float = 200.0
     connections_per_second: float = 5.0
 
 
-class Plan(PlanValue):
+@value
+class Plan:
     """The whole deployment. ``warnings`` are for the person who wrote it: a password in a URL, say."""
 
     endpoints: tuple[Endpoint, ...]
