@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Protocol
 
-from probes.model import Failure, Outcome, value
+from probes.model import Failure, NetworkFailure, Outcome, value
 
 
 class TimestampSource(StrEnum):
@@ -197,6 +197,14 @@ class TlsSession:
     version: str
     cipher: str
     certificate: Certificate | None
+
+
+class ConnectFailure(NetworkFailure):
+    """The handshake of open_stream() failed; ``handshake`` is the whole attempt, with its outcome and timing."""
+
+    def __init__(self, failure: Failure, handshake: Handshake) -> None:
+        super().__init__(failure)
+        self.handshake = handshake
 
 
 class Stream(Protocol):
