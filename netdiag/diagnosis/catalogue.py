@@ -1,0 +1,15 @@
+"""Every rule, in the order in which they are asked; the codes that netdiag can give."""
+
+from __future__ import annotations
+
+from netdiag.diagnosis.rule import Rule
+from netdiag.diagnosis.rules import balancer, database, dns, firewall, link, mtu
+
+RULES: tuple[Rule, ...] = (
+    *dns.RULES,
+    *firewall.RULES,
+    *link.RULES,
+    *mtu.RULES,
+    *balancer.RULES,
+    *database.RULES,
+)

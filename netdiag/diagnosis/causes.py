@@ -1,0 +1,39 @@
+"""Which finding explains which: a consequence is folded under its cause, not listed beside it.
+
+An entry holds only where both findings concern the same place: the same address, or, where the cause is about a
+name, the same name's endpoint. The table is the cause graph of the report and of the lab's expectations.
+"""
+
+from __future__ import annotations
+
+from netdiag.diagnosis.finding import Finding, Subject
+
+CONSEQUENCES: dict[str, frozenset[str]] = {
+    "net.unreachable": frozenset({"link.loss", "db.unresponsive", "db.slow", "region.latency"}),
+    "firewall.drop": frozenset({"link.loss", "db.unresponsive", "db.slow", "mtu.fragmentation"}),
+    "firewall.reject": frozenset({"link.loss", "db.unresponsive", "db.port-closed"}),
+    "mtu.black-hole": frozenset({"db.unresponsive", "db.slow", "link.loss", "mtu.fragmentation", "db.backup-stall"}),
+    "link.loss": frozenset({"db.unresponsive", "db.slow", "dns.loss", "db.connection-cut"}),
+    "region.latency": frozenset({"db.slow"}),
+    "lb.wrong-protocol": frozenset({"db.unresponsive", "db.tls-invalid"}),
+    "lb.backend-down": frozenset({"db.unresponsive"}),
+    "dns.stale-record": frozenset({"db.port-closed", "firewall.drop", "net.unreachable", "dns.inconsistent"}),
+    "dns.resolver-down": frozenset({"dns.loss", "dns.tcp-blocked"}),
+    "dns.servfail": frozenset({"dns.inconsistent"}),
+    "dns.nxdomain": frozenset({"dns.inconsistent"}),
+    "db.starting": frozenset({"db.unresponsive"}),
+    "db.connection-limit": frozenset({"db.slow"}),
+}
+
+
+def explains(cause: Finding, other: Finding) -> bool:
+    return other.code in CONSEQUENCES.get(cause.code, frozenset()) and _same_place(cause.subject, other.subject)
+
+
+def _same_place(cause: Subject, other: Subject) -> bool:
+    """Both name a thing of the same kind and it is the same thing; the most specific kind decides."""
+    for key in ("address", "resolver", "name", "endpoint"):
+        ours, theirs = getattr(cause, key), getattr(other, key)
+        if ours is not None and theirs is not None:
+            return bool(ours == theirs)
+    return False

@@ -1,0 +1,121 @@
+"""Rules -> ranked findings with consequences folded under their causes, and the verdict. Pure and deterministic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from netdiag.diagnosis.causes import explains
+from netdiag.diagnosis.finding import (
+    Diagnosis,
+    Finding,
+    FindingRole,
+    Judgement,
+    NotMeasured,
+    RuledOut,
+    Severity,
+    Verdict,
+)
+from netdiag.diagnosis.rule import Case
+from netdiag.evidence import Run
+from netdiag.plan.model import Endpoint
+from netdiag.schedule import is_literal
+from probes.database import DatabaseMeasurement
+from probes.latency import LatencyMeasurement
+from probes.model import Outcome
+from probes.names import NamesMeasurement
+from probes.ports import PortsMeasurement, PortState
+
+_SEVERITY_RANK = {Severity.CRITICAL: 0, Severity.WARNING: 1, Severity.INFO: 2}
+_ROLE_RANK = {FindingRole.CAUSE: 0, FindingRole.CONSEQUENCE: 1, FindingRole.NOTE: 2}
+
+
+def diagnose(run: Run) -> Diagnosis:
+    """The same Run always gives an equal Diagnosis, whatever the order its measurements came in."""
+    from netdiag.diagnosis.catalogue import RULES
+
+    case = Case.of(run)
+    return conclude(case, [judgement for rule in RULES for judgement in rule.judge(case)])
+
+
+def conclude(case: Case, judgements: Iterable[Judgement]) -> Diagnosis:
+    """Fold, rank and sum up what the rules said."""
+    judged = list(judgements)
+    findings = ranked(folded([j for j in judged if isinstance(j, Finding)]))
+    return Diagnosis(
+        verdict=_verdict(case, findings),
+        findings=findings,
+        ruled_out=tuple(j for j in judged if isinstance(j, RuledOut)),
+        not_measured=tuple(j for j in judged if isinstance(j, NotMeasured)),
+    )
+
+
+def folded(findings: list[Finding]) -> list[Finding]:
+    """A finding that another explains becomes its consequence. A finding is folded under one cause only: the
+    best-ranked; a consequence explains nothing further (its cause does)."""
+    causes = list(ranked([f for f in findings if not _explained(f, findings)]))
+    out: dict[str, Finding] = {cause.id: cause for cause in causes}
+    for finding in ranked([f for f in findings if f.id not in out]):
+        cause = next((c for c in causes if _reaches(c, finding, findings)), None)
+        if cause is None or finding.role is FindingRole.NOTE:
+            out[finding.id] = finding
+            continue
+        out[finding.id] = replace(finding, role=FindingRole.CONSEQUENCE)
+        out[cause.id] = replace(out[cause.id], explains=(*out[cause.id].explains, finding.id))
+    return list(out.values())
+
+
+def _explained(finding: Finding, findings: list[Finding]) -> bool:
+    return any(f.role is FindingRole.CAUSE and f.id != finding.id and explains(f, finding) for f in findings)
+
+
+def _reaches(cause: Finding, finding: Finding, findings: list[Finding]) -> bool:
+    """``cause`` explains ``finding``, directly or through findings that it explains."""
+    if cause.role is not FindingRole.CAUSE:
+        return False
+    seen, frontier = {cause.id}, [cause]
+    while frontier:
+        step = frontier.pop()
+        for other in findings:
+            if other.id not in seen and explains(step, other):
+                if other.id == finding.id:
+                    return True
+                seen.add(other.id)
+                frontier.append(other)
+    return False
+
+
+def ranked(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Causes first, by severity, then by confidence, then by id."""
+    return tuple(
+        sorted(
+            findings,
+            key=lambda f: (_ROLE_RANK[f.role], _SEVERITY_RANK[f.severity], -(f.confidence or 0.0), f.id),
+        )
+    )
+
+
+def _verdict(case: Case, findings: tuple[Finding, ...]) -> Verdict:
+    severities = {finding.severity for finding in findings if finding.role is FindingRole.CAUSE}
+    if Severity.CRITICAL in severities:
+        return Verdict.CRITICAL
+    if Severity.WARNING in severities:
+        return Verdict.DEGRADED
+    healthy = bool(case.plan.endpoints) and all(answered(case, endpoint) for endpoint in case.plan.endpoints)
+    return Verdict.HEALTHY if healthy else Verdict.UNKNOWN
+
+
+def answered(case: Case, endpoint: Endpoint) -> bool:
+    """Something of this endpoint answered as its kind should: without that, silence of the rules is not health."""
+    evidence = case.evidence
+    ports = evidence.of(PortsMeasurement, endpoint=endpoint.name)
+    if any(m.data and m.data.ports[0].state is PortState.OPEN for m in ports):
+        return True
+    databases = evidence.of(DatabaseMeasurement, endpoint=endpoint.name)
+    if any(a.handshake.outcome is Outcome.ANSWERED for m in databases if m.data for a in m.data.attempts):
+        return True
+    if any(m.data and m.data.rtt.n > 0 for m in evidence.of(LatencyMeasurement, endpoint=endpoint.name)):
+        return True
+    names = evidence.of(NamesMeasurement, host=endpoint.host)
+    resolved = any(m.data and m.data.system.addresses for m in names)
+    return endpoint.port is None and not is_literal(endpoint.host) and resolved

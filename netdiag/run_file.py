@@ -1,0 +1,146 @@
+"""The saved run: ``netdiag.run/1`` JSON out, and back into a Run.
+
+What was measured is stored beside what was concluded; only the former is read back. The same Run always gives
+the same bytes. A measurement of a probe that is not installed here keeps its raw data and is ignored by the rules.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from netdiag.diagnosis.finding import Diagnosis, Finding, NotMeasured, RuledOut
+from netdiag.evidence import SCHEMA, Evidence, EvidenceError, Run, Tool
+from netdiag.plan.model import Plan
+from netdiag.report.model import Report
+from probes import registry
+from probes.model import Measurement, MeasurementOutcome, Secret, Target, Vantage
+
+# The JSON says "from" and "to"; Python's grammar says those fields are called source and target.
+_JSON_NAMES = {"source": "from", "target": "to"}
+_FIELD_NAMES = {name: field for field, name in _JSON_NAMES.items()}
+
+
+def encode(run: Run, diagnosis: Diagnosis, report: Report) -> bytes:
+    """The whole document, indented, keys in the order of PRODUCT's list, with a final newline."""
+    return msgspec.json.format(msgspec.json.encode(document(run, diagnosis, report)), indent=2) + b"\n"
+
+
+def document(run: Run, diagnosis: Diagnosis, report: Report) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "tool": builtins(run.tool),
+        "run_id": run.run_id,
+        "ticket": builtins(run.plan.ticket),
+        "vantage": builtins(run.vantage),
+        "started": builtins(run.started),
+        "finished": builtins(run.finished),
+        "verdict": diagnosis.verdict.value,
+        "end_reason": run.end_reason,
+        "partial": run.partial,
+        "privileges": list(run.privileges),
+        "findings": [_renamed(finding) for finding in diagnosis.findings],
+        "ruled_out": [_renamed(line) for line in diagnosis.ruled_out],
+        "not_measured": [_renamed(line) for line in diagnosis.not_measured],
+        "measurements": [_measurement_out(measurement) for measurement in run.evidence],
+        "report": builtins(report),
+        "plan": builtins(run.plan),
+    }
+
+
+def builtins(thing: Any) -> Any:
+    """Values as JSON types; a Secret as ``***``."""
+    return msgspec.to_builtins(thing, enc_hook=_encode_other)
+
+
+def decode(raw: bytes, source: str) -> Run:
+    """The Run in a saved document. Raises EvidenceError, one line naming ``source`` and the place."""
+    try:
+        saved = msgspec.json.decode(raw)
+    except msgspec.DecodeError as error:
+        raise EvidenceError(f"{source}: not JSON: {error}") from None
+    if not isinstance(saved, dict) or saved.get("schema") != SCHEMA:
+        found = saved.get("schema") if isinstance(saved, dict) else type(saved).__name__
+        raise EvidenceError(f'{source}: schema is {found!r}, wanted "{SCHEMA}": is this a run saved by netdiag?')
+    try:
+        return _run_in(saved)
+    except KeyError as error:
+        raise EvidenceError(f"{source}: key {error} is missing") from None
+    except (msgspec.ValidationError, TypeError, AttributeError) as error:
+        raise EvidenceError(f"{source}: {error}") from None
+
+
+def _run_in(saved: Mapping[str, Any]) -> Run:
+    return Run(
+        run_id=convert(saved["run_id"], str),
+        tool=convert(saved["tool"], Tool),
+        plan=convert(saved["plan"], Plan),
+        vantage=convert(saved["vantage"], Vantage),
+        started=convert(saved["started"], dt.datetime),
+        finished=convert(saved["finished"], dt.datetime),
+        end_reason=convert(saved["end_reason"], str),
+        partial=convert(saved["partial"], bool),
+        privileges=convert(saved["privileges"], tuple[str, ...]),
+        evidence=Evidence(tuple(_measurement_in(entry) for entry in saved["measurements"])),
+    )
+
+
+def convert(thing: Any, kind: Any) -> Any:
+    return msgspec.convert(thing, kind, dec_hook=_decode_other)
+
+
+def _measurement_out(measurement: Measurement[Any]) -> dict[str, Any]:
+    return _renamed(measurement)
+
+
+def _measurement_in(entry: Mapping[str, Any]) -> Measurement[Any]:
+    fields = {_FIELD_NAMES.get(key, key): item for key, item in entry.items()}
+    return Measurement(
+        id=convert(fields["id"], str),
+        probe=convert(fields["probe"], str),
+        schema=convert(fields["schema"], str),
+        vantage=convert(fields["vantage"], str),
+        source=convert(fields["source"], str | None),
+        target=convert(fields["target"], Target),
+        started=convert(fields["started"], dt.datetime),
+        duration_s=convert(fields["duration_s"], float),
+        options=convert(fields["options"], dict[str, Any]),
+        timestamp_source=convert(fields["timestamp_source"], str),
+        outcome=convert(fields["outcome"], MeasurementOutcome),
+        reason=convert(fields.get("reason"), str | None),
+        data=_data_in(fields),
+    )
+
+
+def _data_in(fields: Mapping[str, Any]) -> Any:
+    data = fields.get("data")
+    if data is None:
+        return None
+    try:
+        probe = registry.load(fields["probe"])
+    except KeyError:
+        return data
+    return convert(data, probe.measurement) if probe.schema == fields["schema"] else data
+
+
+def _renamed(thing: Measurement[Any] | Finding | RuledOut | NotMeasured) -> dict[str, Any]:
+    out: dict[str, Any] = {_JSON_NAMES.get(key, key): item for key, item in builtins(thing).items()}
+    subject = out.get("subject")
+    if isinstance(subject, dict):
+        out["subject"] = {_JSON_NAMES.get(key, key): item for key, item in subject.items() if item is not None}
+    return out
+
+
+def _encode_other(thing: Any) -> Any:
+    if isinstance(thing, Secret):
+        return "***"
+    raise NotImplementedError(f"no JSON form for {type(thing).__name__}")
+
+
+def _decode_other(kind: type, thing: Any) -> Any:
+    if kind is Secret:
+        return Secret(thing)
+    raise NotImplementedError(f"no value of {kind.__name__} from JSON")

@@ -1,0 +1,297 @@
+"""What to measure next, given what was measured so far: a pure stepper.
+
+Light probes come first for every address; a deep probe follows only from what a light one showed. When nothing is
+left to ask, light sampling goes on until ``watch_s``, so that a fault that is bad for 10 s in every 30 is caught.
+Each address is asked by one probe at a time (ICMP beside it), so that no probe measures another's traffic.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from typing import Any
+
+from netdiag.evidence import Evidence
+from netdiag.plan.model import Credentials, Endpoint, Plan
+from probes.database import DatabaseMeasurement, DatabaseOptions, Phase
+from probes.latency import LatencyMeasurement, LatencyOptions
+from probes.loss import LossOptions
+from probes.model import Measurement, MeasurementOutcome, Outcome, Target, value
+from probes.mtu import MtuOptions
+from probes.names import NamesMeasurement, NamesOptions
+from probes.path import PathOptions
+from probes.ports import PortsMeasurement, PortsOptions, PortState
+
+DATABASE_PORTS = frozenset({5432, 5433, 6432})
+MOST_ADDRESSES = 8  # of one name: enough for a balancer in every zone, few enough to stay polite
+SAMPLE_S = 5.0  # length of one piece of the light sampling: what an interruption can cost
+
+
+@value
+class Request:
+    """One probe to run. ``id`` is the measurement's: from vantage, probe, subject and ordinal."""
+
+    id: str
+    probe: str
+    target: Target
+    options: Any
+    sampling: bool = False
+
+
+@value
+class ScheduleSettings:
+    vantage: str
+    watch_s: float = 35.0  # 0: stop at the first verdict
+    icmp: bool = True  # an ICMP socket is allowed here
+
+
+class Schedule:
+    """``next(evidence, elapsed_s)`` gives the requests that became due; each is given once."""
+
+    def __init__(self, plan: Plan, settings: ScheduleSettings) -> None:
+        self._plan = plan
+        self._settings = settings
+        self._issued: dict[str, Request] = {}
+
+    def next(self, evidence: Evidence, elapsed_s: float) -> tuple[Request, ...]:
+        finished = {measurement.id: measurement for measurement in evidence}
+        due = [request for request in self._wanted(evidence, finished, elapsed_s) if request.id not in self._issued]
+        self._issued.update((request.id, request) for request in due)
+        return tuple(due)
+
+    def settled(self, evidence: Evidence) -> bool:
+        """True once everything but the sampling is in: the first verdict can be given."""
+        finished = {measurement.id for measurement in evidence}
+        asked = [request for request in self._issued.values() if not request.sampling]
+        return bool(asked) and all(request.id in finished for request in asked)
+
+    def _wanted(self, evidence: Evidence, finished: dict[str, Measurement[Any]], elapsed_s: float) -> Iterator[Request]:
+        for endpoint in self._plan.endpoints:
+            if not is_literal(endpoint.host):
+                yield self._names(endpoint)
+        for endpoint in self._plan.endpoints:
+            for address in addresses_of(endpoint, evidence):
+                chain = _AddressChain(self._plan, self._settings, endpoint, address, finished)
+                yield from chain.wanted(elapsed_s)
+
+    def _names(self, endpoint: Endpoint) -> Request:
+        return Request(
+            id=f"{self._settings.vantage}/names/{endpoint.host}/1",
+            probe="names",
+            target=Target(host=endpoint.host),
+            options=NamesOptions(resolvers=self._plan.dns.resolvers),
+        )
+
+
+class _AddressChain:
+    """The probes of one address of one endpoint, in their order."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        settings: ScheduleSettings,
+        endpoint: Endpoint,
+        address: str,
+        finished: dict[str, Measurement[Any]],
+    ) -> None:
+        self._plan, self._settings = plan, settings
+        self._endpoint, self._address, self._finished = endpoint, address, finished
+        self._database = endpoint.database or endpoint.port in DATABASE_PORTS
+
+    def wanted(self, elapsed_s: float) -> Iterator[Request]:
+        if self._settings.icmp:
+            yield self._icmp(1)
+        if self._endpoint.port is None:
+            yield from self._host_only(elapsed_s)
+            return
+        yield self._request("ports", PortsOptions())
+        ports = self._result("ports")
+        if not isinstance(ports, PortsMeasurement):
+            return
+        if ports.ports[0].state is PortState.OPEN:
+            yield from self._open_port(elapsed_s)
+        else:
+            yield from self._blocked_port(ports)
+
+    def _host_only(self, elapsed_s: float) -> Iterator[Request]:
+        yield self._request("mtu", MtuOptions())
+        if self._done("mtu") and self._done("latency-icmp"):
+            yield from self._suspected_loss()
+            yield from self._sampling(elapsed_s)
+
+    def _blocked_port(self, ports: PortsMeasurement) -> Iterator[Request]:
+        yield self._request("path", PathOptions())
+        control = next((p.port for p in ports.ports if p.control and p.state is PortState.RESET), None)
+        if control is not None and self._done("path"):
+            yield self._request("path", PathOptions(), ordinal=2, port=control)
+
+    def _open_port(self, elapsed_s: float) -> Iterator[Request]:
+        if self._database:
+            yield self._request("database", self._database_options())
+            if not self._done("database"):
+                return
+        yield self._request("latency-tcp", LatencyOptions(method="tcp"), probe="latency")
+        if not self._done("latency-tcp"):
+            return
+        yield self._request("mtu", self._mtu_options())
+        if not self._done("mtu") or (self._settings.icmp and not self._done("latency-icmp")):
+            return
+        yield from self._suspected_loss()
+        if self._slower_than_baseline():
+            yield self._request("path", PathOptions())
+        yield from self._sampling(elapsed_s)
+
+    def _suspected_loss(self) -> Iterator[Request]:
+        """A loss seen in passing is a question; the sequential verdict answers it."""
+        if self._lossy("latency-icmp") and self._answers("latency-icmp"):
+            yield self._request("loss-icmp", LossOptions(method="icmp"), probe="loss")
+        if self._endpoint.port is not None and (self._lossy("latency-tcp") or self._retransmitted()):
+            yield self._request("loss-tcp", LossOptions(method="tcp", interval_s=0.2), probe="loss")
+
+    def _sampling(self, elapsed_s: float) -> Iterator[Request]:
+        kinds = self._sampled_kinds()
+        ordinal = 2
+        while kinds and all(self._done(kind, ordinal) for kind in kinds):
+            ordinal += 1
+        if elapsed_s + SAMPLE_S / 2 > self._settings.watch_s:
+            return
+        for kind in kinds:
+            yield self._sample(kind, ordinal)
+
+    def _sampled_kinds(self) -> tuple[str, ...]:
+        icmp = ("latency-icmp",) if self._settings.icmp and self._answers("latency-icmp") else ()
+        if self._holds_sessions():
+            return (*icmp, "database")
+        return icmp if self._endpoint.port is None else (*icmp, "latency-tcp")
+
+    def _sample(self, kind: str, ordinal: int) -> Request:
+        if kind == "latency-icmp":
+            return self._icmp(ordinal, count=int(SAMPLE_S / 0.2), sampling=True)
+        if kind == "database":
+            options: Any = self._database_options(attempts=1, hold_s=SAMPLE_S)
+            return self._request("database", options, ordinal=ordinal, sampling=True)
+        options = LatencyOptions(method="tcp", count=int(SAMPLE_S / 0.5), interval_s=0.5)
+        return self._request("latency-tcp", options, probe="latency", ordinal=ordinal, sampling=True)
+
+    def _icmp(self, ordinal: int, count: int = 20, *, sampling: bool = False) -> Request:
+        options = LatencyOptions(method="icmp", count=count, interval_s=0.2 if sampling else 0.1, timeout_s=2.0)
+        return self._request("latency-icmp", options, probe="latency", ordinal=ordinal, sampling=sampling)
+
+    def _request(
+        self,
+        kind: str,
+        options: Any,
+        *,
+        probe: str | None = None,
+        ordinal: int = 1,
+        port: int | None = None,
+        sampling: bool = False,
+    ) -> Request:
+        return Request(
+            id=self._id(kind, ordinal),
+            probe=probe or kind,
+            target=Target(
+                host=self._endpoint.host,
+                address=self._address,
+                port=port or self._endpoint.port,
+                endpoint=self._endpoint.name,
+            ),
+            options=options,
+            sampling=sampling,
+        )
+
+    def _id(self, kind: str, ordinal: int) -> str:
+        return f"{self._settings.vantage}/{kind}/{self._endpoint.name}/{self._address}/{ordinal}"
+
+    def _done(self, kind: str, ordinal: int = 1) -> bool:
+        return self._id(kind, ordinal) in self._finished
+
+    def _result(self, kind: str) -> Any:
+        measurement = self._finished.get(self._id(kind, 1))
+        return measurement.data if measurement and measurement.outcome is MeasurementOutcome.MEASURED else None
+
+    def _lossy(self, kind: str) -> bool:
+        ordinals = (m for id_, m in self._finished.items() if id_.startswith(self._id(kind, 0)[:-1]))
+        return any(isinstance(m.data, LatencyMeasurement) and m.data.loss.lost > 0 for m in ordinals)
+
+    def _answers(self, kind: str) -> bool:
+        latency = self._result(kind)
+        return isinstance(latency, LatencyMeasurement) and latency.rtt.n > 0
+
+    def _retransmitted(self) -> bool:
+        database = self._result("database")
+        return isinstance(database, DatabaseMeasurement) and any(
+            attempt.handshake.syn_retransmits or attempt.handshake.outcome is Outcome.LOST
+            for attempt in database.attempts
+        )
+
+    def _slower_than_baseline(self) -> bool:
+        latency = self._result("latency-tcp")
+        places = {self._endpoint.name, self._endpoint.region}
+        normal = [b.rtt for b in self._plan.baselines if b.target in places and b.rtt is not None]
+        if not isinstance(latency, LatencyMeasurement) or latency.rtt.minimum_s is None or not normal:
+            return False
+        return latency.rtt.minimum_s > 1.2 * min(normal)
+
+    def _holds_sessions(self) -> bool:
+        database = self._result("database")
+        if not isinstance(database, DatabaseMeasurement) or not database.credentials:
+            return False
+        return any(attempt.outcome is Outcome.ANSWERED for attempt in database.attempts)
+
+    def _database_options(self, attempts: int = 3, hold_s: float = 0.0) -> DatabaseOptions:
+        credentials = self._endpoint.credentials or Credentials()
+        return DatabaseOptions(
+            user=credentials.user,
+            password=credentials.password,
+            dbname=credentials.dbname,
+            sslmode=credentials.sslmode,
+            ssl_root_certificate=credentials.sslrootcert,
+            ssl_certificate=credentials.sslcert,
+            ssl_key=credentials.sslkey,
+            ssl_negotiation=credentials.sslnegotiation,
+            attempts=attempts,
+            interval_s=1.0 / self._plan.limits.connections_per_second,
+            timeout_s=credentials.connect_timeout or DatabaseOptions().timeout_s,
+            hold_s=hold_s,
+        )
+
+    def _mtu_options(self) -> MtuOptions:
+        credentials = self._endpoint.credentials or Credentials()
+        return MtuOptions(
+            user=credentials.user,
+            password=credentials.password,
+            dbname=credentials.dbname,
+            sslmode=credentials.sslmode,
+            use_database=self._database and self._speaks_postgres(),
+        )
+
+    def _speaks_postgres(self) -> bool:
+        """It answered the SSLRequest: only then is a larger conversation worth having."""
+        database = self._result("database")
+        return isinstance(database, DatabaseMeasurement) and any(
+            timing.phase is Phase.SSL_REQUEST and timing.outcome is Outcome.ANSWERED
+            for attempt in database.attempts
+            for timing in attempt.phases
+        )
+
+
+def addresses_of(endpoint: Endpoint, evidence: Evidence) -> tuple[str, ...]:
+    """getaddrinfo's addresses first, then those that only some resolver gave; at most MOST_ADDRESSES."""
+    if is_literal(endpoint.host):
+        return (endpoint.host.split("%")[0],)
+    found: dict[str, None] = {}
+    for measurement in evidence.of(NamesMeasurement, host=endpoint.host):
+        found.update(dict.fromkeys(measurement.data.system.addresses if measurement.data else ()))
+    for measurement in evidence.of(NamesMeasurement, host=endpoint.host):
+        for query in measurement.data.queries if measurement.data else ():
+            found.update((record.value, None) for record in query.answers if record.type in ("A", "AAAA"))
+    return tuple(found)[:MOST_ADDRESSES]
+
+
+def is_literal(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.split("%")[0])
+    except ValueError:
+        return False
+    return True
