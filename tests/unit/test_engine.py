@@ -1,0 +1,84 @@
+"""Folding, ranking and the verdict, apart from any rule."""
+
+from __future__ import annotations
+
+import random
+
+from netdiag.diagnosis.causes import CONSEQUENCES
+from netdiag.diagnosis.engine import conclude, folded, ranked
+from netdiag.diagnosis.finding import Finding, FindingRole, Section, Severity, Subject, Verdict
+from tests.fakes import evidence as made
+
+
+def finding(code: str, address: str = "198.51.100.7", **more: object) -> Finding:
+    given: dict[str, object] = {
+        "id": f"{code}:{address}",
+        "code": code,
+        "role": FindingRole.CAUSE,
+        "severity": Severity.CRITICAL,
+        "confidence": 0.9,
+        "section": Section.INFRASTRUCTURE,
+        "subject": Subject(endpoint="ysql", address=address, port=5432),
+        "statement": "measured",
+        "evidence": ("test/ports/1",),
+        "would_refute": "an answer",
+    }
+    return Finding(**(given | more))  # type: ignore[arg-type]  # the keys are the test's own
+
+
+def by_code(findings: list[Finding]) -> dict[str, Finding]:
+    return {f.code: f for f in findings}
+
+
+def test_a_consequence_is_folded_under_its_cause() -> None:
+    out = by_code(folded([finding("db.unresponsive"), finding("mtu.black-hole")]))
+    assert out["mtu.black-hole"].explains == ("db.unresponsive:198.51.100.7",)
+    assert out["db.unresponsive"].role is FindingRole.CONSEQUENCE
+
+
+def test_the_same_codes_at_two_addresses_are_two_causes() -> None:
+    out = folded([finding("db.unresponsive", "198.51.100.8"), finding("mtu.black-hole")])
+    assert {f.role for f in out} == {FindingRole.CAUSE}
+
+
+def test_a_chain_is_folded_under_its_root() -> None:
+    stale = finding("dns.stale-record")
+    out = by_code(folded([finding("link.loss"), finding("firewall.drop"), stale]))
+    assert set(out["dns.stale-record"].explains) == {"firewall.drop:198.51.100.7", "link.loss:198.51.100.7"}
+    assert out["firewall.drop"].explains == ()
+
+
+def test_a_note_explains_nothing() -> None:
+    out = by_code(folded([finding("mtu.black-hole", role=FindingRole.NOTE), finding("db.unresponsive")]))
+    assert out["db.unresponsive"].role is FindingRole.CAUSE
+
+
+def test_no_code_explains_itself_by_a_circle() -> None:
+    for code in CONSEQUENCES:
+        seen, frontier = set(), [code]
+        while frontier:
+            for consequence in CONSEQUENCES.get(frontier.pop(), frozenset()):
+                assert consequence != code
+                if consequence not in seen:
+                    seen.add(consequence)
+                    frontier.append(consequence)
+
+
+def test_the_order_of_the_rules_changes_nothing() -> None:
+    findings = [
+        finding(code) for code in ("db.slow", "link.loss", "firewall.drop", "dns.stale-record", "db.tls-invalid")
+    ]
+    expected = ranked(folded(findings))
+    for seed in range(20):
+        random.Random(seed).shuffle(findings)
+        assert ranked(folded(findings)) == expected
+
+
+def test_verdicts() -> None:
+    answered = made.case(made.ports([made.connected()], at=made.target()), endpoints=[made.endpoint("198.51.100.7")])
+    silent = made.case(endpoints=[made.endpoint("198.51.100.7")])
+    assert conclude(answered, []).verdict is Verdict.HEALTHY
+    assert conclude(silent, []).verdict is Verdict.UNKNOWN
+    assert conclude(answered, [finding("link.loss", severity=Severity.WARNING)]).verdict is Verdict.DEGRADED
+    assert conclude(silent, [finding("firewall.drop")]).verdict is Verdict.CRITICAL
+    assert conclude(answered, [finding("db.slow", role=FindingRole.NOTE)]).verdict is Verdict.HEALTHY

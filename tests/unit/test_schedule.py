@@ -1,0 +1,144 @@
+"""The schedule as a stepper: which probe follows from which evidence."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from netdiag.evidence import Evidence
+from netdiag.plan.model import Baseline, Plan
+from netdiag.schedule import Request, Schedule, ScheduleSettings
+from probes.model import Measurement, Outcome
+from probes.names import DnsQuery, Record
+from tests.fakes import evidence as made
+
+ADDRESS = "198.51.100.7"
+
+
+def schedule(plan: Plan, *, watch_s: float = 0.0, icmp: bool = False) -> Schedule:
+    return Schedule(plan, ScheduleSettings(vantage="test", watch_s=watch_s, icmp=icmp))
+
+
+def a_plan(host: str = ADDRESS, **more: object) -> Plan:
+    return Plan(endpoints=(made.endpoint(host, **more),))
+
+
+def answer(request: Request, measurement: Measurement[object]) -> Measurement[object]:
+    """``measurement`` as the answer to ``request``: under its id and target."""
+    from dataclasses import replace
+
+    return replace(measurement, id=request.id, target=request.target, probe=request.probe)
+
+
+def walk(plan: Plan, answers: dict[str, Measurement[object]], *, watch_s: float = 0.0, icmp: bool = False) -> list[str]:
+    """Everything the schedule asks for, each request answered from ``answers`` by its kind."""
+    stepper, evidence, asked, elapsed = schedule(plan, watch_s=watch_s, icmp=icmp), Evidence(()), [], 0.0
+    while requests := stepper.next(evidence, elapsed):
+        asked += [request.id.removeprefix("test/") for request in requests]
+        evidence = evidence.plus(*(answer(r, answers[r.id.split("/")[1]]) for r in requests))
+        elapsed += 5.0 if any(request.sampling for request in requests) else 0.1
+        assert len(asked) < 100
+    return asked
+
+
+HEALTHY = {
+    "names": made.names(),
+    "ports": made.ports([made.connected()]),
+    "database": made.database([made.waterfall()]),
+    "latency-tcp": made.latency([0.01] * 10),
+    "latency-icmp": made.latency([0.01] * 20, method="icmp"),
+    "mtu": made.mtu(),
+    "path": made.path(["192.0.2.254"], end=Outcome.ANSWERED),
+    "loss-tcp": made.latency([0.01] * 10),
+    "loss-icmp": made.latency([0.01] * 10),
+}
+
+
+def of_kinds(asked: list[str]) -> list[str]:
+    return [entry.split("/")[0] for entry in asked]
+
+
+def test_a_healthy_database_is_asked_in_order_and_only_lightly() -> None:
+    assert of_kinds(walk(a_plan(), HEALTHY)) == ["ports", "database", "latency-tcp", "mtu"]
+
+
+def test_a_name_is_resolved_before_its_addresses_are_asked() -> None:
+    asked = walk(a_plan("db.example"), HEALTHY)
+    assert asked[0] == "names/db.example/1"
+    assert asked[1] == f"ports/ysql/{ADDRESS}/1"
+
+
+def test_addresses_that_only_a_resolver_gives_are_asked_too() -> None:
+    stale = DnsQuery(
+        resolver="192.0.2.54",
+        record_type="A",
+        transport="udp",
+        attempt=1,
+        seconds=0.001,
+        outcome=Outcome.ANSWERED,
+        rcode="NOERROR",
+        answers=(Record(type="A", value="198.51.100.99", ttl_s=60),),
+    )
+    asked = walk(a_plan("db.example"), HEALTHY | {"names": made.names(queries=[stale])})
+    assert "ports/ysql/198.51.100.99/1" in asked
+
+
+@pytest.mark.parametrize("outcome", [Outcome.LOST, Outcome.REFUSED, Outcome.REJECTED])
+def test_a_port_that_is_not_open_gets_a_path_and_no_connections(outcome: Outcome) -> None:
+    ports = made.ports([made.unconnected(outcome)] * 4, {39999: [made.unconnected(Outcome.REFUSED)]})
+    asked = walk(a_plan(), HEALTHY | {"ports": ports})
+    assert of_kinds(asked) == ["ports", "path", "path"]
+    assert [entry[-1] for entry in asked] == ["1", "1", "2"]
+
+
+def test_a_loss_seen_in_passing_is_followed_up_wherever_it_was() -> None:
+    rng = random.Random(7)
+    rtts: list[float | None] = [0.01] * 10
+    rtts[rng.randrange(10)] = None
+    asked = of_kinds(walk(a_plan(), HEALTHY | {"latency-tcp": made.latency(rtts)}, icmp=True))
+    assert "loss-tcp" in asked
+    assert "loss-icmp" not in asked
+
+
+def test_icmp_that_is_never_answered_is_not_a_question_about_loss() -> None:
+    silent = made.latency([None] * 20, method="icmp")
+    asked = of_kinds(walk(a_plan(), HEALTHY | {"latency-icmp": silent}, icmp=True))
+    assert asked == ["latency-icmp", "ports", "database", "latency-tcp", "mtu"]
+
+
+def test_a_path_follows_only_where_the_baseline_is_exceeded() -> None:
+    slow = HEALTHY | {"latency-tcp": made.latency([0.2] * 10)}
+    baseline = (Baseline(source="test", target="ysql", rtt=0.05),)
+    plan = Plan(endpoints=(made.endpoint(ADDRESS),), baselines=baseline)
+    assert "path" in of_kinds(walk(plan, slow))
+    assert "path" not in of_kinds(walk(plan, HEALTHY))
+    assert "path" not in of_kinds(walk(a_plan(), slow))
+
+
+def test_sampling_goes_on_until_the_watch_ends_and_holds_a_session_where_it_may() -> None:
+    asked = walk(a_plan(), HEALTHY, watch_s=20.0, icmp=True)
+    assert of_kinds(asked)[:5] == ["latency-icmp", "ports", "database", "latency-tcp", "mtu"]
+    assert set(of_kinds(asked)[5:]) == {"latency-icmp", "database"}
+    assert 3 <= of_kinds(asked)[5:].count("database") <= 4
+
+
+def test_without_credentials_sampling_uses_handshakes() -> None:
+    anonymous = HEALTHY | {"database": made.database([made.waterfall()], credentials=False)}
+    assert set(of_kinds(walk(a_plan(), anonymous, watch_s=12.0))[4:]) == {"latency-tcp"}
+
+
+def test_the_first_verdict_is_due_once_all_but_the_sampling_is_in() -> None:
+    stepper, evidence = schedule(a_plan(), watch_s=35.0), Evidence(())
+    while requests := stepper.next(evidence, 1.0):
+        if any(request.sampling for request in requests):
+            break
+        assert not stepper.settled(evidence)
+        evidence = evidence.plus(*(answer(r, HEALTHY[r.id.split("/")[1]]) for r in requests))
+    assert stepper.settled(evidence)
+
+
+def test_every_request_is_given_once() -> None:
+    stepper, evidence = schedule(a_plan("db.example")), Evidence(())
+    assert len(stepper.next(evidence, 0.0)) == 1
+    assert stepper.next(evidence, 0.1) == ()
