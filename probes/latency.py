@@ -2,57 +2,13 @@
 
 from __future__ import annotations
 
+from probes.contract import Context, Probe
 from probes.exchanges import TimestampSource
-from probes.model import Failure, Outcome, value
-
-
-@value
-class RttSample:
-    """One attempt. ``rtt_s`` is None where there was no clean figure (lost, or Karn's rule)."""
-
-    sequence: int
-    sent_s: float | None  # offset from the first attempt
-    outcome: Outcome
-    rtt_s: float | None = None
-    retransmits: int | None = None  # SYN retransmissions, TCP only
-    duplicates: int = 0
-    failure: Failure | None = None
-
-
-@value
-class RttSummary:
-    """Of the answered samples. Percentiles by the nearest-rank method; ``n`` is their number."""
-
-    n: int
-    minimum_s: float | None
-    mean_s: float | None
-    p50_s: float | None
-    p90_s: float | None
-    p95_s: float | None
-    p99_s: float | None
-    maximum_s: float | None
-    stdev_s: float | None
-    ipdv_mean_abs_s: float | None  # RFC 3393, consecutive answered samples
-
-
-@value
-class LossCount:
-    """Losses among packets that were really sent, with a Wilson interval.
-
-    By ICMP a packet is an echo request; by TCP it is a SYN, each retransmission counted (tcpi_total_retrans).
-    NOT_SENT attempts are in ``not_sent`` and nowhere else; late answers are in ``late`` and not lost.
-    """
-
-    sent: int
-    lost: int
-    late: int
-    duplicates: int
-    not_sent: int
-    longest_run: int  # most consecutive losses
-    ratio: float | None
-    low: float | None
-    high: float | None
-    level: float = 0.95
+from probes.model import Target, value
+from probes.sampling import LossCount as LossCount
+from probes.sampling import RttSample as RttSample
+from probes.sampling import RttSummary as RttSummary
+from probes.sampling import Sampler, loss_count, rtt_summary
 
 
 @value
@@ -71,3 +27,32 @@ class LatencyMeasurement:
     rtt: RttSummary
     loss: LossCount
     timestamp_source: TimestampSource
+
+
+async def measure(context: Context, target: Target, options: LatencyOptions) -> LatencyMeasurement:
+    """``count`` attempts on a fixed schedule. A timeout of TCP includes the kernel's retransmitted SYNs.
+
+    Raises ProbeUnavailable without an address, without a port (TCP) or where ICMP sockets are not allowed.
+    """
+    sampler = Sampler(
+        context, target, method=options.method, interval_s=options.interval_s, timeout_s=options.timeout_s
+    )
+    series = await sampler.take(options.count)
+    return LatencyMeasurement(
+        method=options.method,
+        address=sampler.address,
+        samples=series.samples,
+        rtt=rtt_summary(series.samples),
+        loss=loss_count(series.samples),
+        timestamp_source=series.timestamp_source,
+    )
+
+
+PROBE = Probe(
+    name="latency",
+    schema="latency/1",
+    summary="Round-trip time and its spread, by TCP handshake or ICMP echo",
+    options=LatencyOptions,
+    measurement=LatencyMeasurement,
+    measure=measure,
+)
