@@ -79,7 +79,7 @@ class Schedule:
             id=f"{self._settings.vantage}/names/{endpoint.host}/1",
             probe="names",
             target=Target(host=endpoint.host),
-            options=NamesOptions(resolvers=self._plan.dns.resolvers),
+            options=_names_options(endpoint.host, self._plan.dns.resolvers),
         )
 
 
@@ -274,6 +274,13 @@ class _AddressChain:
             for attempt in database.attempts
             for timing in attempt.phases
         )
+
+
+def _names_options(host: str, resolvers: tuple[str, ...]) -> NamesOptions:
+    """RFC 6761, 6.3: names under ``localhost`` are the host's own affair; no resolver is asked for them."""
+    if host.rstrip(".").rpartition(".")[2].lower() == "localhost":
+        return NamesOptions(resolvers=resolvers, record_types=())
+    return NamesOptions(resolvers=resolvers)
 
 
 def addresses_of(endpoint: Endpoint, evidence: Evidence) -> tuple[str, ...]:
