@@ -1,0 +1,105 @@
+"""Attempts on a service as one series, whatever probe made them: the base of availability and detection limits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from typing import Any
+
+from netdiag.evidence import Run
+from netdiag.report.evidence_rows import succeeded
+from probes.database import DatabaseMeasurement
+from probes.latency import LatencyMeasurement
+from probes.model import FailureKind, Measurement, Outcome, value
+
+LEVEL = 0.95
+_LOCAL = frozenset({FailureKind.LOCAL, FailureKind.CREDENTIALS})
+
+
+@value
+class Attempt:
+    """One attempt that left this host. ``at_s`` is seconds since the run's start (wall clock between measurements)."""
+
+    address: str
+    at_s: float
+    good: bool
+
+
+@value
+class Detection:
+    """What the sampling would have seen of the least-watched address."""
+
+    address: str
+    attempts: int
+    rarest: float  # share of attempts that a fault must hit to show at least once, at 95 %
+    shortest_s: float | None  # an outage this long meets an attempt while the address was watched; None of one attempt
+    watched_s: float  # from the first attempt to the last
+
+
+def service_attempts(run: Run) -> tuple[tuple[Attempt, ...], tuple[str, ...], str]:
+    """What the users meet: attempts, the measurements they come from, and which place they stand for.
+
+    Connections to the load balancer where it was measured, else to every database, else TCP handshakes.
+    """
+    balancers = {endpoint.name for endpoint in run.plan.endpoints if endpoint.role == "load-balancer"}
+    database = run.evidence.of(DatabaseMeasurement)
+    through = tuple(m for m in database if m.target.endpoint in balancers)
+    handshakes = tuple(m for m in run.evidence.of(LatencyMeasurement) if m.data and m.data.method == "tcp")
+    choices: tuple[tuple[tuple[Measurement[Any], ...], str], ...] = (
+        (through, "connection attempts through the load balancer"),
+        (database, "connection attempts"),
+        (handshakes, "TCP handshakes"),
+    )
+    for measurements, words in choices:
+        found = tuple(attempt for m in measurements for attempt in attempts_of(run, m))
+        if found:
+            return found, tuple(m.id for m in measurements), words
+    return (), (), "connection attempts"
+
+
+def attempts_of(run: Run, measurement: Measurement[Any]) -> Iterator[Attempt]:
+    """The attempts of one measurement that were really sent; nothing for a probe that makes none of this kind."""
+    start = (measurement.started - run.started).total_seconds()
+    for offset, good in _sent(measurement.data):
+        yield Attempt(address=measurement.target.label(), at_s=start + offset, good=good)
+
+
+def _sent(data: Any) -> Iterator[tuple[float, bool]]:
+    if isinstance(data, DatabaseMeasurement):
+        for attempt in data.attempts:
+            local = attempt.failure is not None and attempt.failure.kind in _LOCAL
+            if attempt.outcome is not Outcome.NOT_SENT and not local:
+                yield attempt.started_s, succeeded(attempt)
+        return
+    for sample in getattr(data, "samples", ()):  # latency, and loss whatever its type is called
+        if sample.outcome is not Outcome.NOT_SENT and sample.sent_s is not None:
+            yield sample.sent_s, sample.outcome is Outcome.ANSWERED
+
+
+def rarest_fault(attempts: int, level: float = LEVEL) -> float:
+    """The share of attempts p for which 1 - (1 - p)^n = level: a rarer fault may have hidden in n attempts."""
+    return 1.0 - math.pow(1.0 - level, 1.0 / attempts)
+
+
+def detection(run: Run) -> Detection | None:
+    """The limits at the address with the fewest attempts: what holds there holds everywhere. None without attempts."""
+    series: dict[str, list[float]] = {}
+    for measurement in run.evidence.of(object):
+        for attempt in attempts_of(run, measurement):
+            series.setdefault(attempt.address, []).append(attempt.at_s)
+    if not series:
+        return None
+    address = min(series, key=lambda name: (len(series[name]), name))
+    gaps = [_longest_gap(times) for times in series.values()]
+    return Detection(
+        address=address,
+        attempts=len(series[address]),
+        rarest=rarest_fault(len(series[address])),
+        shortest_s=None if None in gaps else max(gap for gap in gaps if gap is not None),
+        watched_s=min(max(times) - min(times) for times in series.values()),
+    )
+
+
+def _longest_gap(times: Iterable[float]) -> float | None:
+    return max((later - earlier for earlier, later in pairwise(sorted(times))), default=None)

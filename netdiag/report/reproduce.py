@@ -1,0 +1,127 @@
+"""For each measurement the command that anyone can run to see it again: ordinary tools where they can, else netdiag.
+
+No command holds a secret; every remote or typed word is quoted, so that a hostile name stays one argument.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+from netdiag.report.sanitize import clean
+from probes.model import Measurement, Outcome
+from probes.names import DnsQuery, NamesMeasurement
+from probes.ports import PortsMeasurement, PortState
+
+
+def reproduce(measurement: Measurement[Any]) -> str:
+    """A one-line POSIX shell command that repeats ``measurement``."""
+    return _COMMANDS.get(measurement.probe, _netdiag)(measurement)
+
+
+def _words(*words: str) -> str:
+    return " ".join(shlex.quote(clean(word)) for word in words)
+
+
+def _operand(word: str) -> tuple[str, ...]:
+    """An operand that begins with a dash must not be read as an option (POSIX utility syntax, guideline 10)."""
+    return ("--", word) if clean(word).startswith("-") else (word,)
+
+
+def _where(measurement: Measurement[Any]) -> str:
+    return measurement.target.address or measurement.target.host
+
+
+def _netdiag(measurement: Measurement[Any]) -> str:
+    return _words("netdiag", "probe", *_operand(measurement.probe), *_operand(measurement.target.label()))
+
+
+def _latency(measurement: Measurement[Any]) -> str:
+    method = getattr(measurement.data, "method", None) or measurement.options.get("method")
+    if method == "icmp":
+        return _words("ping", "-n", "-c", "10", *_operand(_where(measurement)))
+    return _netdiag(measurement)
+
+
+def _ports(measurement: Measurement[Any]) -> str:
+    port = _telling_port(measurement)
+    if port is None:
+        return _netdiag(measurement)
+    return _words("nc", "-vz", "-w", "2", *_operand(_where(measurement)), str(port))
+
+
+def _telling_port(measurement: Measurement[Any]) -> int | None:
+    """The first service port that is not open, else the one that the measurement was about."""
+    if not isinstance(measurement.data, PortsMeasurement):
+        return measurement.target.port
+    services = [result for result in measurement.data.ports if not result.control]
+    shut = [result.port for result in services if result.state is not PortState.OPEN]
+    return next(iter((*shut, *(result.port for result in services))), measurement.target.port)
+
+
+def _names(measurement: Measurement[Any]) -> str:
+    data = measurement.data
+    query = _telling_query(data) if isinstance(data, NamesMeasurement) else None
+    name = data.name if isinstance(data, NamesMeasurement) else measurement.target.host
+    base = ("dig", "+tries=1", "+time=2")
+    if query is None:
+        return _words(*base, *_question(name, "A"))
+    transport = ("+tcp",) if query.transport == "tcp" else ()
+    return _words(*base, *transport, *_server(query.resolver), *_question(name, query.record_type))
+
+
+def _telling_query(data: NamesMeasurement) -> DnsQuery | None:
+    """The first question that went wrong, else the first one asked."""
+    wrong = (query for query in data.queries if query.outcome is not Outcome.ANSWERED or query.rcode != "NOERROR")
+    return next(wrong, next(iter(data.queries), None))
+
+
+def _server(resolver: str) -> tuple[str, ...]:
+    address, _, port = resolver.partition("#")
+    return (f"@{address}", "-p", port) if port else (f"@{address}",)
+
+
+def _question(name: str, record_type: str) -> tuple[str, ...]:
+    # dig reads "+word", "@word" and "-word" as its own wherever they stand; -q takes the next word as it is.
+    return ("-q", name, "-t", record_type) if clean(name)[:1] in {"", "-", "+", "@"} else (name, record_type)
+
+
+def _database(measurement: Measurement[Any]) -> str:
+    user = measurement.options.get("user")
+    if not user:
+        return _netdiag(measurement)
+    settings = " ".join(f"{key}={_conninfo(text)}" for key, text in _settings(measurement, str(user)))
+    return _words("psql", settings, "-c", "SELECT 1")
+
+
+def _settings(measurement: Measurement[Any], user: str) -> list[tuple[str, str]]:
+    target, options = measurement.target, measurement.options
+    address = target.address if target.address != target.host else None
+    wanted = {
+        "host": target.host,
+        "hostaddr": address,
+        "port": target.port,
+        "user": user,
+        "dbname": options.get("dbname") or user,
+        "sslmode": options.get("sslmode"),
+        "sslrootcert": options.get("ssl_root_certificate"),
+        "connect_timeout": 5,
+    }
+    return [(key, clean(str(setting))) for key, setting in wanted.items() if setting]
+
+
+def _conninfo(text: str) -> str:
+    """A keyword/value setting as libpq reads it (34.1.1.1): quotes where it has spaces, backslash before ' and \\."""
+    if text and not set(text) & set(" '\\="):
+        return text
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+_COMMANDS: dict[str, Callable[[Measurement[Any]], str]] = {
+    "latency": _latency,
+    "loss": _latency,
+    "names": _names,
+    "ports": _ports,
+    "database": _database,
+}
