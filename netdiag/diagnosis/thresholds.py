@@ -36,3 +36,70 @@ escalation, and no phase but the SCRAM exchange needs more than two."""
 SLOW_PHASE_ROUND_TRIPS = 10.0
 """... and it must also be this many round trips, so that a long path alone is never a slow database: twice the five
 that the longest phase (StartupMessage and the SCRAM exchange) needs at most."""
+
+LINK_LOSS = 0.01
+"""Loss that matters where the plan declares none: at 1 % a loss-based TCP flow over 50 ms is down to 2-3 Mb/s
+(FACTS 9.3), and carriers promise well below it."""
+
+LINK_LOSS_PACKETS_LOST = 3
+"""Fewest lost packets that can be a finding without the sequential verdict. A Wilson lower bound alone would fire on
+one lost packet of 10; with three, a path that loses 0.3 % fires in under 0.5 % of runs, whatever their length."""
+
+LINK_LOSS_CRITICAL = 0.05
+"""The low end of what the escalation names (5-15 % at peak); a connect in 400 then takes more than one more second."""
+
+LINK_LOSS_CRITICAL_LOW = 0.02
+"""... with the interval's lower bound above this, so that one bad second is not critical."""
+
+LINK_LOSS_PACKETS = 10
+"""Fewest packets that rule anything out: 0 of 10 still leaves 27.8 % possible, and the line says so."""
+
+BURST = 3
+"""Consecutive losses that are worth a word: three in a row are one in a million at 1 % independent loss."""
+
+RTT_FACTOR = 1.5
+"""A minimum RTT this many times its baseline is a longer path: day-to-day floors move by a few percent."""
+
+RTT_MARGIN_S = 0.010
+"""... and by at least this much, which is 1000 km of fibre: below it a factor says nothing on a short path."""
+
+RTT_SAMPLES = 5
+"""Fewest clean samples for a floor. Five independent samples all above the median of a healthy path: 1 in 32; all
+above 1.5 times its minimum: never seen on an idle one."""
+
+RTT_TAIL_SAMPLES = 3
+"""Fewest samples above the limit that are queueing and not one late interrupt."""
+
+RTT_TAIL_SHARE = 0.05
+"""... and the interval of their share must lie above this, so that the usual tail of a long run does not fire."""
+
+RTT_STEADY_SPREAD = 0.25
+"""p90 above the minimum by less than this share of the rise: a step without jitter, which a queue cannot make."""
+
+RTT_CRITICAL_FACTOR = 3.0
+"""Three times the baseline multiplies every connect and commit by three (50 -> 200 ms in the escalation is four)."""
+
+FIBRE_KM_PER_RTT_S = 100_000.0
+"""Light in fibre makes 200,000 km/s one way: 1 ms of round trip is 100 km of distance (FACTS 8)."""
+
+DNS_ATTEMPTS = 2
+"""Fewest unanswered queries before a resolver is more than one lost datagram away from healthy."""
+
+DNS_LOSS = 0.10
+"""Share of a resolver's answers missing, at the interval's lower bound: each costs the application 5 s (FACTS 6.1)."""
+
+DNS_LOSS_QUERIES_LOST = 3
+"""Two first queries (A and AAAA) that time out together are a cold cache; a third is not."""
+
+LOCAL_LOOKUP_S = 1.0
+"""A getaddrinfo that answers faster than this, of a name that no resolver knows, did not wait for DNS: glibc waits in
+whole seconds (FACTS 6.1)."""
+
+SAMPLES_PER_NAME = 2
+"""Connection attempts that an address must fail, with a sibling accepting, before its record is called dead."""
+
+LOSS_SURE = 0.97
+"""Loss on TCP to the service port with LOSS_SURE_PACKETS lost: what is left is a server that drops SYNs itself."""
+
+LOSS_SURE_PACKETS = 10
+"""Ten losses put the interval's half-width under two thirds of the ratio: no longer a handful of accidents."""
