@@ -1,11 +1,44 @@
-"""The database connection as a waterfall: TCP, SSLRequest, TLS, startup/authentication, ready, two queries."""
+"""The database connection as a waterfall: TCP, SSLRequest, TLS, startup/authentication, ready, two queries.
+
+The probe speaks the protocol itself, since libpq's errors carry neither SQLSTATE nor phase. Each connection ends as a
+client should end it: with Terminate once it is authenticated, and with a plain close before, which no server logs.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from probes.exchanges import Handshake, TcpInfo, TlsSession
-from probes.model import Failure, Outcome, Secret, value
+from probes.contract import Context, Probe, ProbeUnavailable
+from probes.exchanges import ConnectFailure, Handshake, HandshakeRequest, TcpInfo, TlsRequest, TlsSession
+from probes.failures import clean_text
+from probes.model import Failure, FailureKind, NetworkFailure, Outcome, Secret, Target, value
+from probes.session import (
+    PostgresSession,
+    QueryResult,
+    SessionFacts,
+    UnsupportedAuthentication,
+    read_only,
+    tls_required,
+    verification,
+)
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class _Session(Protocol):
+        """What the later phases need: PostgresSession, or libpq in its place."""
+
+        async def authenticate(
+            self, user: str, password: Secret | None, dbname: str | None, deadline: float
+        ) -> None: ...
+
+        async def ready(self, deadline: float) -> SessionFacts: ...
+
+        async def query(self, sql: str, deadline: float) -> QueryResult: ...
 
 
 class Phase(StrEnum):
@@ -99,3 +132,408 @@ class DatabaseMeasurement:
     attempts: tuple[Waterfall, ...]
     held: HeldSession | None = None
     coarse_reason: str | None = None  # why phases are coarser (libpq's connect_poll spoke instead of us)
+
+
+HTTP_REQUEST = b"GET / HTTP/1.1\r\nHost: %b\r\nUser-Agent: netdiag\r\nConnection: close\r\n\r\n"
+HTTP_HEAD_LIMIT = 8192
+POLITE_TLS_S = 1.0
+
+_OUTCOMES = {
+    FailureKind.TIMEOUT: Outcome.LOST,
+    FailureKind.REFUSED: Outcome.REFUSED,
+    FailureKind.REJECTED: Outcome.REJECTED,
+    FailureKind.UNREACHABLE: Outcome.UNREACHABLE,
+    FailureKind.EXPIRED: Outcome.EXPIRED,
+    FailureKind.TOO_BIG: Outcome.TOO_BIG,
+    FailureKind.LOCAL: Outcome.NOT_SENT,
+}
+_OUT_OF_TIME = Failure(kind=FailureKind.LOCAL, operation="wait", detail="the run's own time was up before the answer")
+
+
+async def measure(context: Context, target: Target, options: DatabaseOptions) -> DatabaseMeasurement:
+    """``options.attempts`` connections one after another, as many as the context's deadline has room for.
+
+    An attempt that the context's deadline cut short ends NOT_SENT with a LOCAL failure: the server was not given its
+    time. Raises ProbeUnavailable without a port, or when no time is left for even one attempt.
+    """
+    if target.port is None:
+        raise ProbeUnavailable("no port to connect to")
+    if context.remaining() <= 0:
+        raise ProbeUnavailable("the run's time was up before the first connection")
+    return await _Prober(context, target, target.port, options).measure()
+
+
+class _Prober:
+    """One measurement: its attempts, the look behind an odd answer, and the session that is held."""
+
+    def __init__(self, context: Context, target: Target, port: int, options: DatabaseOptions) -> None:
+        self._context, self._clock = context, context.clock
+        self._host, self._address, self._port = target.host, target.address or target.host, port
+        self._options = options
+        self._first_at: float | None = None
+        self._kept: PostgresSession | None = None
+        self._inspected = False
+        self._coarse_reason: str | None = None
+
+    async def measure(self) -> DatabaseMeasurement:
+        try:
+            attempts = await self._attempts()
+            held = await self._hold() if self._kept is not None else None
+        finally:
+            await self._release()
+        return DatabaseMeasurement(
+            address=self._address,
+            port=self._port,
+            credentials=self._options.user is not None,
+            attempts=attempts,
+            held=held,
+            coarse_reason=self._coarse_reason,
+        )
+
+    async def _attempts(self) -> tuple[Waterfall, ...]:
+        done: list[Waterfall] = []
+        for number in range(1, self._options.attempts + 1):
+            if done:
+                await self._pause()
+            if done and self._context.remaining() <= 0:
+                break
+            done.append(await self._inspect(await self._attempt(number)))
+        return tuple(done)
+
+    async def _pause(self) -> None:
+        await self._clock.sleep(min(self._options.interval_s, self._context.remaining()))
+
+    # One attempt.
+
+    async def _attempt(self, number: int) -> Waterfall:
+        record = _Record(now=self._clock.monotonic)
+        self._first_at = record.started if self._first_at is None else self._first_at
+        own = record.started + self._options.timeout_s
+        record.deadline = min(own, self._context.deadline)
+        session = await self._connect(record)
+        if session is not None:
+            await self._converse_and_part(session, record)
+        waterfall = record.waterfall(number, record.started - self._first_at)
+        return _out_of_time(waterfall) if self._context.deadline < own else waterfall
+
+    async def _connect(self, record: _Record) -> PostgresSession | None:
+        try:
+            stream = await self._context.network.open_stream(self._handshake_request(record.deadline))
+        except ConnectFailure as error:
+            record.connected(error.handshake, error.failure)
+            return None
+        record.connected(stream.handshake)
+        record.session = PostgresSession(stream, self._clock)
+        return record.session
+
+    def _handshake_request(self, deadline: float) -> HandshakeRequest:
+        return HandshakeRequest(
+            address=self._address, port=self._port, timeout_s=max(0.0, deadline - self._clock.monotonic())
+        )
+
+    async def _converse_and_part(self, session: PostgresSession, record: _Record) -> None:
+        try:
+            await self._converse(session, record)
+        except NetworkFailure:
+            pass  # recorded with its phase
+        finally:
+            record.info = session.stream.info()
+            if record.failure is None and record.facts is not None and self._options.hold_s > 0:
+                await self._keep(session)
+            elif self._kept is not session:
+                await session.terminate()
+
+    async def _converse(self, session: PostgresSession, record: _Record) -> None:
+        await self._encrypt(session, record)
+        if self._options.user is None:
+            return
+        try:
+            await self._log_in(session, record, self._options.user)
+        except UnsupportedAuthentication as error:
+            await self._through_libpq(record, f"{error.method} authentication", self._options.user)
+
+    async def _encrypt(self, session: PostgresSession, record: _Record) -> None:
+        """Without a user SSLRequest is asked even where sslmode is "disable": it is the one polite question that
+        tells a PostgreSQL from anything else."""
+        mode = self._options.sslmode
+        if mode == "disable" and self._options.user is not None:
+            return
+        with record.phase(Phase.SSL_REQUEST):
+            first = await session.request_ssl(record.deadline, required=tls_required(mode))
+        if first != "S":
+            return
+        if mode == "disable":
+            await self._finish_tls_quietly(session)
+            return
+        with record.phase(Phase.TLS):
+            await session.start_tls(self._tls_request(), record.deadline)
+
+    async def _finish_tls_quietly(self, session: PostgresSession) -> None:
+        """After "S" a server logs a client that leaves before the TLS handshake, and not one that leaves after it."""
+        deadline = min(self._clock.monotonic() + POLITE_TLS_S, self._context.deadline)
+        try:
+            await session.stream.start_tls(TlsRequest(server_name=self._host), deadline)
+        except NetworkFailure:
+            return
+
+    def _tls_request(self, verify: str | None = None) -> TlsRequest:
+        root = self._options.ssl_root_certificate
+        return TlsRequest(
+            server_name=self._host,
+            verify=verification(self._options.sslmode, root) if verify is None else verify,
+            root_certificate=None if root == "system" else root,
+            client_certificate=self._options.ssl_certificate,
+            client_key=self._options.ssl_key,
+        )
+
+    async def _log_in(self, session: _Session, record: _Record, user: str) -> None:
+        options, statement = self._options, _statement(self._options.query)
+        with record.phase(Phase.STARTUP):
+            await session.authenticate(user, options.password, options.dbname, record.deadline)
+        with record.phase(Phase.READY):
+            record.facts = await session.ready(record.deadline)
+        with record.phase(Phase.FIRST_QUERY):
+            await session.query(statement, record.deadline)
+        with record.phase(Phase.SECOND_QUERY):
+            await session.query(statement, record.deadline)
+
+    async def _through_libpq(self, record: _Record, why: str, user: str) -> None:
+        from probes.net.libpq import LibpqSession
+
+        self._coarse_reason = f"{why} is left to libpq: startup includes a second connection's TCP and TLS"
+        session = LibpqSession(self._clock, self._address, self._port, self._tls_request(), self._options.sslmode)
+        try:
+            await self._log_in(session, record, user)
+        finally:
+            await session.terminate()
+
+    # The look behind an odd answer: one more connection, once in a measurement.
+
+    async def _inspect(self, waterfall: Waterfall) -> Waterfall:
+        if self._inspected or self._context.remaining() <= 0:
+            return waterfall
+        if (waterfall.first_bytes or "").startswith("H"):
+            status, server = await self._ask_http()
+            return replace(waterfall, http_status=status, http_server=server)
+        if _distrusted(waterfall, self._tls_request()):
+            return replace(waterfall, tls_inspected=await self._unverified_tls())
+        return waterfall
+
+    async def _side_session(self) -> tuple[PostgresSession | None, float]:
+        self._inspected = True
+        await self._pause()
+        deadline = min(self._clock.monotonic() + self._options.timeout_s, self._context.deadline)
+        record = _Record(now=self._clock.monotonic, deadline=deadline)
+        return await self._connect(record), deadline
+
+    async def _unverified_tls(self) -> TlsSession | None:
+        session, deadline = await self._side_session()
+        if session is None:
+            return None
+        try:
+            return (await session.negotiate_tls("require", self._tls_request(verify="none"), deadline)).tls
+        except NetworkFailure:
+            return None  # the attempt's own failure stands; there is just nothing more to show
+        finally:
+            await session.terminate()
+
+    async def _ask_http(self) -> tuple[str | None, str | None]:
+        session, deadline = await self._side_session()
+        if session is None:
+            return None, None
+        head = b""
+        try:
+            await session.stream.send(HTTP_REQUEST % self._host.encode("ascii", "replace"), deadline)
+            while b"\r\n\r\n" not in head and len(head) < HTTP_HEAD_LIMIT:
+                more = await session.stream.receive(HTTP_HEAD_LIMIT, deadline)
+                head += more
+                if not more:
+                    break
+        except NetworkFailure:
+            pass  # whatever came until then is what there is
+        finally:
+            await session.terminate()
+        return http_head(head)
+
+    # The held session.
+
+    async def _keep(self, session: PostgresSession) -> None:
+        await self._release()
+        self._kept = session
+
+    async def _release(self) -> None:
+        if self._kept is not None:
+            await self._kept.terminate()
+            self._kept = None
+
+    async def _hold(self) -> HeldSession:
+        assert self._kept is not None
+        stream, started = self._kept.stream, self._clock.monotonic()
+        holding = _Holding(session=self._kept, started=started, before=stream.info())
+        end = min(started + self._options.hold_s, self._context.deadline)
+        while self._clock.monotonic() < end and holding.failure is None:
+            await self._exchange(holding)
+            await self._clock.sleep(min(self._options.hold_interval_s, max(0.0, end - self._clock.monotonic())))
+        return holding.result(self._clock.monotonic())
+
+    async def _exchange(self, holding: _Holding) -> None:
+        """One Sync. Silence beyond ``timeout_s`` counts as a cut, unless it is the run's time that was up."""
+        sent = self._clock.monotonic()
+        own = sent + self._options.timeout_s
+        try:
+            await holding.session.sync(min(own, self._context.deadline))
+        except NetworkFailure as error:
+            holding.exchanged(sent, None)
+            if error.failure.kind is not FailureKind.TIMEOUT or own <= self._context.deadline:
+                holding.failure = error.failure
+        else:
+            holding.exchanged(sent, self._clock.monotonic() - sent)
+
+
+@dataclass
+class _Record:
+    """What one attempt has come to, filled in as it goes."""
+
+    now: Callable[[], float]
+    deadline: float = 0.0
+    started: float = field(init=False)
+    handshake: Handshake | None = None
+    session: PostgresSession | None = None
+    facts: SessionFacts | None = None
+    phases: list[PhaseTiming] = field(default_factory=list)
+    failed_phase: Phase | None = None
+    failure: Failure | None = None
+    info: TcpInfo | None = None
+
+    def __post_init__(self) -> None:
+        self.started = self.now()
+
+    def connected(self, handshake: Handshake, failure: Failure | None = None) -> None:
+        self.handshake, self.info = handshake, handshake.info
+        self._ended(Phase.TCP, handshake.seconds, handshake.outcome)
+        if failure is not None:
+            self.failed_phase, self.failure = Phase.TCP, failure
+
+    @contextmanager
+    def phase(self, phase: Phase) -> Iterator[None]:
+        """Time a phase. A NetworkFailure ends the attempt here; UnsupportedAuthentication leaves no trace."""
+        began = self.now()
+        try:
+            yield
+        except NetworkFailure as error:
+            self.failed_phase, self.failure = phase, error.failure
+            self._ended(phase, self.now() - began, outcome_of(error.failure))
+            raise
+        self._ended(phase, self.now() - began, Outcome.ANSWERED)
+
+    def _ended(self, phase: Phase, seconds: float, outcome: Outcome) -> None:
+        self.phases.append(PhaseTiming(phase=phase, seconds=seconds, outcome=outcome))
+
+    def waterfall(self, attempt: int, started_s: float) -> Waterfall:
+        assert self.handshake is not None
+        return Waterfall(
+            attempt=attempt,
+            started_s=started_s,
+            outcome=self.phases[-1].outcome,
+            phases=tuple(self.phases),
+            failed_phase=self.failed_phase,
+            failure=self.failure,
+            handshake=self.handshake,
+            ssl_answer=self.session.ssl_answer if self.session else None,
+            first_bytes=self.session.first_bytes if self.session else None,
+            tls=self.session.tls if self.session else None,
+            authentication=self.session.authentication if self.session else None,
+            server_version=self.facts.server_version if self.facts else None,
+            in_hot_standby=self.facts.in_hot_standby if self.facts else None,
+            authenticated_as_superuser=self.facts.superuser if self.facts else None,
+            backend_pid=self.facts.backend_pid if self.facts else None,
+            notices=self.facts.notices if self.facts else (),
+            info=self.info,
+        )
+
+
+@dataclass
+class _Holding:
+    session: PostgresSession
+    started: float
+    before: TcpInfo | None
+    failure: Failure | None = None
+    exchanges: list[HeldExchange] = field(default_factory=list)
+    _retransmits: int = 0
+
+    def __post_init__(self) -> None:
+        self._retransmits = self.before.total_retrans if self.before else 0
+
+    def exchanged(self, sent: float, seconds: float | None) -> None:
+        info = self.session.stream.info()
+        total = info.total_retrans if info else self._retransmits
+        self.exchanges.append(
+            HeldExchange(at_s=sent - self.started, seconds=seconds, retransmits=total - self._retransmits)
+        )
+        self._retransmits = total
+
+    def result(self, now: float) -> HeldSession:
+        return HeldSession(
+            seconds=now - self.started,
+            exchanges=tuple(self.exchanges),
+            before=self.before,
+            after=self.session.stream.info(),
+            failure=self.failure,
+        )
+
+
+def outcome_of(failure: Failure) -> Outcome:
+    """How a phase ended that ended in ``failure``."""
+    return _OUTCOMES.get(failure.kind, Outcome.FAILED)
+
+
+def http_head(head: bytes) -> tuple[str | None, str | None]:
+    """Status line and Server header (RFC 9112) of an answer, or None for what it lacks."""
+    status, *lines = head.split(b"\r\n\r\n")[0].split(b"\r\n")
+    if not status.startswith(b"HTTP/"):
+        return None, None
+    headers = (line.partition(b":") for line in lines)
+    servers = (setting for name, _, setting in headers if name.strip().lower() == b"server")
+    server = next(servers, None)
+    return clean_text(status), clean_text(server) if server is not None else None
+
+
+def _statement(query: str) -> str:
+    return query if query == DatabaseOptions().query else read_only(query)
+
+
+def _distrusted(waterfall: Waterfall, request: TlsRequest) -> bool:
+    failure = waterfall.failure
+    return (
+        waterfall.failed_phase is Phase.TLS
+        and failure is not None
+        and failure.kind is FailureKind.TLS
+        and request.verify != "none"
+    )
+
+
+def _out_of_time(waterfall: Waterfall) -> Waterfall:
+    """The same attempt where a timeout was not the server's: the run's deadline came before the attempt's own."""
+    if waterfall.failure is None or waterfall.failure.kind is not FailureKind.TIMEOUT:
+        return waterfall
+    last = replace(waterfall.phases[-1], outcome=Outcome.NOT_SENT)
+    handshake = waterfall.handshake
+    if waterfall.failed_phase is Phase.TCP:
+        handshake = replace(handshake, outcome=Outcome.NOT_SENT, failure=_OUT_OF_TIME)
+    return replace(
+        waterfall,
+        outcome=Outcome.NOT_SENT,
+        failure=_OUT_OF_TIME,
+        handshake=handshake,
+        phases=(*waterfall.phases[:-1], last),
+    )
+
+
+PROBE = Probe(
+    name="database",
+    schema="database/1",
+    summary="Connect to a PostgreSQL server as an application does, and time every phase",
+    options=DatabaseOptions,
+    measurement=DatabaseMeasurement,
+    measure=measure,
+)
