@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from probes.model import value
 
@@ -41,5 +41,5 @@ def design_effect(fates: Sequence[bool]) -> float:
 
 def _changes(fates: Sequence[bool], *, before: bool) -> tuple[int, int]:
     """Of the packets that follow one with fate ``before``: how many differ from it, and how many there are."""
-    followers = [after for first, after in zip(fates, fates[1:], strict=False) if first is before]
+    followers = [after for first, after in pairwise(fates) if first is before]
     return sum(after is not before for after in followers), len(followers)
