@@ -77,6 +77,7 @@ class Endpoint:
     region: str | None = None
     host: str
     port: int | None = None
+    address: str | None = None  # libpq's hostaddr: dial this one, verify ``host``; None: every address of ``host``
     database: bool = False  # a PostgreSQL is declared here (a database URL or role)
     credentials: Credentials | None = None  # None: host or host:port only
     backends: tuple[str, ...] = ()  # names of endpoints
