@@ -180,6 +180,7 @@ class TlsRequest:
     root_certificate: str | None = None  # path; None: the system's store
     client_certificate: str | None = None
     client_key: str | None = None
+    alpn: tuple[str, ...] = ()  # PostgreSQL 17 demands "postgresql" where TLS comes without an SSLRequest
 
 
 @value

@@ -137,7 +137,7 @@ def errno_name(error: OSError) -> str | None:
 def clean_text(raw: str | bytes) -> str:
     """Remote text as one printable line of at most 200 characters.
 
-    Control, escape, bidirectional, zero-width, private and unassigned characters are gone; runs of blanks are one space.
+    Control, escape, bidirectional, zero-width, private and unassigned characters are gone; blanks run together.
     """
     head = raw[:_SCAN_LIMIT]
     text = head.decode("utf-8", "replace") if isinstance(head, bytes) else head

@@ -93,7 +93,7 @@ class LibpqSession:
             self._connection.finish()
 
     def _conninfo(self, user: str, dbname: str | None) -> bytes:
-        settings = {
+        settings: dict[str, str | int | None] = {
             "host": self._tls.server_name,
             "hostaddr": self._address,
             "port": self._port,
@@ -108,7 +108,7 @@ class LibpqSession:
             "client_encoding": "UTF8",
             "max_protocol_version": "3.0" if pq.version() >= 180000 else None,  # poolers choke on 3.2
         }
-        return conninfo.make_conninfo(**{name: text for name, text in settings.items() if text is not None}).encode()
+        return conninfo.make_conninfo("", **settings).encode()
 
     async def _poll(self, operation: str, deadline: float) -> None:
         await self._wait(self._wanted, operation, deadline)

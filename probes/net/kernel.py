@@ -1,0 +1,107 @@
+"""The machine's own network: probes.contract.Network with real sockets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from probes.contract import Capability, Clock
+from probes.exchanges import (
+    ConnectFailure,
+    DatagramReply,
+    DatagramRequest,
+    DnsReply,
+    DnsRequest,
+    EchoRequest,
+    EchoSeries,
+    Handshake,
+    HandshakeRequest,
+    HostLookup,
+    LocalRoute,
+    ResolverConfig,
+    Stream,
+)
+from probes.failures import timed_out
+from probes.net import datagram, dns, echo, lookup, privileges, resolver, route
+from probes.net.pacing import Pacing
+from probes.net.stream import RawStream, TcpStream
+from probes.net.tcp import Attempt, attempt
+
+
+class KernelNetwork:
+    """Every packet waits for the run's ceiling, every connection for its address's; waiting is never measured.
+
+    ``packets_per_second`` counts packets over all targets, ``connections_per_second`` TCP connections to one address.
+    A connect with its own TTL does not count as a connection: it is meant to die on the way. Retransmissions of the
+    kernel are not paced.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        packets_per_second: float = 200.0,
+        connections_per_second: float = 5.0,
+        resolver_path: Path = resolver.DEFAULT_PATH,
+    ) -> None:
+        self._clock = clock
+        self._pacing = Pacing(clock, packets_per_second, connections_per_second)
+        self._resolver_path = resolver_path
+
+    async def lookup(self, host: str, timeout_s: float) -> HostLookup:
+        """getaddrinfo in a thread of its own: the deadline holds, whatever the resolver does."""
+        return await lookup.lookup(host, timeout_s, self._clock)
+
+    async def handshake(self, request: HandshakeRequest) -> Handshake:
+        """Connect and close at once. A missing route is UNREACHABLE, kind LOCAL (see probes.net.tcp)."""
+        tried = await self._attempt(request)
+        if tried.sock is not None:
+            tried.sock.close()
+        return tried.handshake
+
+    async def open_stream(self, request: HandshakeRequest) -> Stream:
+        """Raises ConnectFailure, a NetworkFailure that also has the Handshake."""
+        tried = await self._attempt(request)
+        if tried.sock is None:
+            raise ConnectFailure(tried.handshake.failure or timed_out("connect"), tried.handshake)
+        return TcpStream(RawStream(tried.sock, self._clock, tried.pending_errno), tried.handshake)
+
+    async def echo(self, request: EchoRequest) -> EchoSeries:
+        """Raises ProbeUnavailable where neither kind of ICMP socket may be opened."""
+        return await echo.echo(request, self._clock, self._pacing)
+
+    async def datagram(self, request: DatagramRequest) -> DatagramReply:
+        await self._pacing.packet()
+        return await datagram.datagram(request, self._clock)
+
+    async def dns(self, request: DnsRequest) -> DnsReply:
+        """One message, one server, one transport; over TCP the time includes the handshake."""
+        await self._pacing.packet()
+        return await dns.exchange(request, self._clock)
+
+    def resolver_config(self) -> ResolverConfig:
+        return resolver.read_resolver_config(self._resolver_path)
+
+    def local_route(self, address: str) -> LocalRoute:
+        return route.local_route(address)
+
+    def capabilities(self) -> frozenset[Capability]:
+        return privileges.capabilities()
+
+    async def close(self) -> None:
+        """Nothing is held between calls; here for symmetry with networks that hold something."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _attempt(self, request: HandshakeRequest) -> Attempt:
+        if request.ttl is None:
+            await self._pacing.connection(request.address)
+        else:
+            await self._pacing.packet()
+        return await attempt(request, self._clock)

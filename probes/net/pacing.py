@@ -1,0 +1,54 @@
+"""Rate ceilings, so that a diagnosis never becomes the incident."""
+
+from __future__ import annotations
+
+from probes.contract import Clock
+
+
+class Pacer:
+    """At most ``burst`` events at once and ``per_second`` in the long run (the generic cell rate algorithm).
+
+    Waiters are served in the order in which they came. A cancelled waiter's slot stays empty: slower, never faster.
+    """
+
+    def __init__(self, clock: Clock, per_second: float, burst: int = 1) -> None:
+        if per_second <= 0 or burst < 1:
+            raise ValueError("a rate must be above zero and a burst at least one")
+        self._clock = clock
+        self._interval = 1.0 / per_second
+        self._tolerance = (burst - 1) * self._interval
+        self._due = float("-inf")  # theoretical arrival time of the next event
+
+    async def wait(self) -> None:
+        """Return as soon as one more event conforms to the rate."""
+        delay = self.reserve()
+        if delay > 0:
+            await self._clock.sleep(delay)
+
+    def reserve(self) -> float:
+        """Take the next slot; how many seconds from now it is."""
+        now = self._clock.monotonic()
+        start = max(now, self._due - self._tolerance)
+        self._due = max(start, self._due) + self._interval
+        return start - now
+
+
+class Pacing:
+    """The two ceilings of a run: packets over all targets, connections per address."""
+
+    def __init__(self, clock: Clock, packets_per_second: float, connections_per_second: float) -> None:
+        self._clock = clock
+        self._packets = Pacer(clock, packets_per_second, burst=max(1, int(packets_per_second / 20)))
+        self._connections_per_second = connections_per_second
+        self._connections: dict[str, Pacer] = {}
+
+    async def packet(self) -> None:
+        await self._packets.wait()
+
+    async def connection(self, address: str) -> None:
+        """A connection is paced per address first, then as a packet."""
+        pacer = self._connections.get(address)
+        if pacer is None:
+            pacer = self._connections[address] = Pacer(self._clock, self._connections_per_second)
+        await pacer.wait()
+        await self._packets.wait()
