@@ -1,0 +1,374 @@
+"""Ports that are dropped, rejected, or at addresses from which nothing comes back at all.
+
+The three share one tally of handshakes. Silence is judged only after SILENT_SYNS packets; a drop needs proof that the
+host is alive (else it is net.unreachable: nobody can tell a dead host from a filtered one); and one completed
+handshake to the port ends the question, because then it is loss or a full accept queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from netdiag.diagnosis.finding import (
+    Action,
+    Finding,
+    FindingRole,
+    Horizon,
+    Judgement,
+    NotMeasured,
+    RuledOut,
+    Section,
+    Severity,
+)
+from netdiag.diagnosis.rule import Case, Rule
+from netdiag.diagnosis.rules.handshakes import (
+    Answer,
+    EarlyReset,
+    Proof,
+    Silence,
+    Tries,
+    Try,
+    early_reset,
+    is_local,
+    offenders,
+    proofs_of_life,
+    silence,
+    tries_at,
+)
+from netdiag.diagnosis.rules.subjects import Place, finding_id, ratio, sockets, unseen_share
+from netdiag.diagnosis.thresholds import ADVERSE_LOSS, CERTAIN, DROP_AT_HOST, LIKELY, SILENT_SYNS
+
+DROP, REJECT, UNREACHABLE = "firewall.drop", "firewall.reject", "net.unreachable"
+
+_REJECTIONS = {
+    (4, 3, 3): "port unreachable",
+    (4, 3, 9): "network administratively prohibited",
+    (4, 3, 10): "host administratively prohibited",
+    (4, 3, 13): "communication administratively prohibited",
+    (6, 1, 1): "communication administratively prohibited",
+    (6, 1, 4): "port unreachable",
+    (6, 1, 5): "source address failed policy",
+    (6, 1, 6): "reject route to destination",
+}
+
+
+def judge_drop(case: Case) -> Iterator[Judgement]:
+    for place in sockets(case):
+        yield _drop(case, place)
+
+
+def judge_reject(case: Case) -> Iterator[Judgement]:
+    for place in sockets(case):
+        yield _reject(case, place)
+
+
+def judge_unreachable(case: Case) -> Iterator[Judgement]:
+    for place in sockets(case):
+        yield _unreachable(case, place)
+
+
+# What all three say when they cannot tell
+
+
+def _open_question(code: str, place: Place, tries: Tries) -> NotMeasured | None:
+    """Not enough packets left this host to say anything."""
+    if place.address is None:
+        return _not_measured(
+            code, place, f"{place.endpoint.host} has no known address.", "Make the name resolve first."
+        )
+    if not tries.tries:
+        return _not_measured(
+            code, place, f"No connection to {place.label} was tried.", f"netdiag probe ports {place.label}"
+        )
+    if not tries.sent:
+        reason = tries.local_reason or "no reason given"
+        return _not_measured(code, place, f"This host could not send to {place.label}: {reason}.", "netdiag doctor")
+    if tries.all_silent and tries.syns < SILENT_SYNS:
+        text = f"Only {tries.syns} SYNs to {place.label}, all unanswered; it takes {SILENT_SYNS} to exclude loss."
+        return _not_measured(code, place, text, f"netdiag probe ports {place.label}")
+    return None
+
+
+def _not_measured(code: str, place: Place, statement: str, remedy: str) -> NotMeasured:
+    return NotMeasured(code=code, subject=place.subject, statement=statement, remedy=remedy)
+
+
+# firewall.drop
+
+
+def _drop(case: Case, place: Place) -> Judgement:
+    tries = tries_at(case.evidence, place.address, place.port)
+    unknown = _open_question(DROP, place, tries)
+    if unknown or place.address is None:
+        return unknown or _not_measured(DROP, place, "No address.", "Make the name resolve first.")
+    if not tries.all_silent:
+        return _not_dropped(place, tries)
+    proofs = proofs_of_life(case.evidence, place.address, place.port)
+    if not proofs:
+        text = f"Nothing else at {place.address} answers either: a drop cannot be told from a host that is down."
+        return _not_measured(DROP, place, text, f"netdiag probe ports {place.label} from a host beside it.")
+    return _dropped(place, tries, proofs, silence(case.evidence, place.address, place.port))
+
+
+def _not_dropped(place: Place, tries: Tries) -> RuledOut:
+    silent = tries.count(Answer.SILENT)
+    statement = (
+        f"{tries.sent - silent} of {tries.sent} connection attempts to {place.label} were answered ({tries.tally})."
+    )
+    smallest = f"a rule that drops more than {unseen_share(tries.sent)} of the connections to this port"
+    if silent:
+        statement += " Silence on the others is loss or a full accept queue, not a rule on every SYN."
+        smallest = "a rule that drops every connection to this port from this vantage"
+    return RuledOut(code=DROP, subject=place.subject, statement=statement, smallest_fault=smallest, evidence=tries.ids)
+
+
+def _dropped(place: Place, tries: Tries, proofs: tuple[Proof, ...], found: Silence | None) -> Finding:
+    cited = {*tries.ids, *(proof.measurement for proof in proofs), *(found.measurements if found else ())}
+    return Finding(
+        id=finding_id(DROP, place.subject),
+        code=DROP,
+        role=FindingRole.CAUSE,
+        severity=Severity.CRITICAL,
+        confidence=drop_confidence(tries.syns, before_host=bool(found and found.before_host)),
+        section=Section.INFRASTRUCTURE,
+        subject=replace(place.subject, hop=found.hops) if found else place.subject,
+        statement=_drop_statement(place, tries, proofs, found),
+        evidence=tuple(sorted(cited)),
+        would_refute=f"One completed handshake to {place.label}, or the server's ListenDrops growing with each attempt.",
+        actions=_drop_actions(place, tries, found),
+    )
+
+
+def drop_confidence(syns: int, *, before_host: bool) -> float:
+    """1 - P(all ``syns`` lost) if each direction lost ADVERSE_LOSS; capped where a full accept queue looks the same."""
+    lost_exchange = 1 - (1 - ADVERSE_LOSS) ** 2
+    return round(min(1 - lost_exchange**syns, CERTAIN if before_host else DROP_AT_HOST), 3)
+
+
+def _drop_statement(place: Place, tries: Tries, proofs: tuple[Proof, ...], found: Silence | None) -> str:
+    alive = "; ".join(proof.statement for proof in proofs[:2])
+    text = f"All {tries.syns} SYNs of {tries.sent} connection attempts to {place.label} stay unanswered, while {alive}."
+    if found and found.before_host:
+        return f"{text} They die {found.statement}."
+    tail = "A full accept queue on the server looks the same from here."
+    return f"{text} They die {found.statement}. {tail}" if found else f"{text} {tail}"
+
+
+def _drop_actions(place: Place, tries: Tries, found: Silence | None) -> tuple[Action, ...]:
+    spot = f" {found.statement}" if found else ""
+    check = f"netdiag probe ports {place.label}"
+    permit = f"Permit TCP from {_from(tries)} to {place.label}{spot}, in both directions."
+    queue = (
+        f"On the server, rule out a full accept queue on port {place.port}: Recv-Q above Send-Q, ListenDrops growing."
+    )
+    listen = f"ss -ltn sport = :{place.port}; nstat -az TcpExtListenDrops"
+    server = Action(owner="database", horizon=Horizon.IMMEDIATE, step=queue, check=listen)
+    network = Action(owner="firewall", horizon=Horizon.IMMEDIATE, step=permit, check=check)
+    return (network,) if found and found.before_host else (network, server)
+
+
+def _from(tries: Tries) -> str:
+    return ", ".join(tries.sources) or "this host"
+
+
+# firewall.reject
+
+
+def _reject(case: Case, place: Place) -> Judgement:
+    tries = tries_at(case.evidence, place.address, place.port)
+    unknown = _open_question(REJECT, place, tries)
+    if unknown or place.address is None:
+        return unknown or _not_measured(REJECT, place, "No address.", "Make the name resolve first.")
+    rejected = tries.of(Answer.REJECTED)
+    if rejected:
+        return _rejected(place, tries, rejected)
+    forged = early_reset(case.evidence, place.address, place.port) if tries.count(Answer.RESET) else None
+    if forged:
+        return _reset_on_the_way(place, tries, forged)
+    if not tries.count(Answer.OPEN, Answer.RESET):
+        text = f"{place.label} draws {tries.tally}: a rejection whose ICMP does not come back looks like a drop."
+        return _not_measured(REJECT, place, text, "Read the counters of the filters on the way.")
+    return RuledOut(
+        code=REJECT,
+        subject=place.subject,
+        statement=f"None of {tries.sent} connection attempts to {place.label} drew an ICMP rejection ({tries.tally}).",
+        smallest_fault=f"a rule that rejects more than {unseen_share(tries.sent)} of the connections to this port",
+        evidence=tries.ids,
+    )
+
+
+def _rejected(place: Place, tries: Tries, rejected: tuple[Try, ...]) -> Finding:
+    who = offenders(rejected)
+    host_itself = who == (place.address,)
+    by = (
+        f"{place.address} itself: the host's own firewall"
+        if host_itself
+        else f"{', '.join(who) or 'an unnamed sender'}"
+    )
+    text = f"{ratio(len(rejected), tries.sent)} connection attempts to {place.label} are rejected by {by}"
+    return _reject_finding(place, tries, f"{text} ({_words(rejected)}).", CERTAIN, tries.ids, " and ".join(who))
+
+
+def _words(rejected: tuple[Try, ...]) -> str:
+    """``ICMP 3/13 communication administratively prohibited``, each kind once."""
+    errors = sorted({(t.icmp.family, t.icmp.type, t.icmp.code) for t in rejected if t.icmp})
+    said = (
+        f"{_protocol(family)} {kind}/{code} {_REJECTIONS.get((family, kind, code), '')}".rstrip()
+        for family, kind, code in errors
+    )
+    return ", ".join(said) or "no ICMP code on record"
+
+
+def _protocol(family: int) -> str:
+    return "ICMPv6" if family == 6 else "ICMP"
+
+
+def _reset_on_the_way(place: Place, tries: Tries, forged: EarlyReset) -> Finding:
+    share = ratio(tries.count(Answer.RESET), tries.sent)
+    text = (
+        f"{share} connection attempts to {place.label} are reset at hop {forged.ttl}, "
+        f"where another port's trace meets router {forged.router}; the host is at hop {forged.host_ttl}."
+    )
+    cited = tuple(sorted({*tries.ids, *forged.measurements}))
+    return _reject_finding(place, tries, text, LIKELY, cited, f"hop {forged.ttl} ({forged.router})")
+
+
+def _reject_finding(
+    place: Place, tries: Tries, statement: str, confidence: float, cited: tuple[str, ...], who: str
+) -> Finding:
+    permit = f"Permit TCP from {_from(tries)} to {place.label} on {who or 'the rejecting filter'}."
+    return Finding(
+        id=finding_id(REJECT, place.subject),
+        code=REJECT,
+        role=FindingRole.CAUSE,
+        severity=Severity.WARNING if tries.count(Answer.OPEN) else Severity.CRITICAL,
+        confidence=confidence,
+        section=Section.INFRASTRUCTURE,
+        subject=place.subject,
+        statement=statement,
+        evidence=cited,
+        would_refute=f"A connection to {place.label} from the same source that draws no rejection.",
+        actions=(
+            Action(
+                owner="firewall",
+                horizon=Horizon.IMMEDIATE,
+                step=permit,
+                check=f"netdiag probe ports {place.label}",
+            ),
+        ),
+    )
+
+
+# net.unreachable
+
+
+def _unreachable(case: Case, place: Place) -> Judgement:
+    tries = tries_at(case.evidence, place.address, place.port)
+    unknown = _open_question(UNREACHABLE, place, tries)
+    if unknown or place.address is None:
+        return unknown or _not_measured(UNREACHABLE, place, "No address.", "Make the name resolve first.")
+    told = tries.of(Answer.UNREACHABLE)
+    if told:
+        return _unreachable_finding(place, tries, _told_statement(place, tries, told), CERTAIN)
+    proofs = proofs_of_life(case.evidence, place.address, place.port)
+    if tries.count(Answer.OPEN, Answer.RESET) or place.address in offenders(tries.tries) or proofs:
+        return _reachable(place, tries, proofs)
+    if tries.count(Answer.REJECTED):
+        text = f"{', '.join(offenders(tries.tries))} rejects before {place.address} could answer."
+        return _not_measured(UNREACHABLE, place, text, "Lift the rejection first.")
+    return _unreachable_finding(place, tries, _silent_statement(place, tries), None)
+
+
+def _reachable(place: Place, tries: Tries, proofs: tuple[Proof, ...]) -> RuledOut:
+    answered = tries.sent - tries.count(Answer.SILENT)
+    said = f"{answered} of {tries.sent} connection attempts to {place.label} were answered ({tries.tally})."
+    if not answered:
+        said = f"{place.address} is alive: {proofs[0].statement}."
+    cited = tries.ids if answered else tuple(sorted({*tries.ids, *(proof.measurement for proof in proofs)}))
+    return RuledOut(
+        code=UNREACHABLE,
+        subject=place.subject,
+        statement=said,
+        smallest_fault="an address from which no packet comes back during the run",
+        evidence=cited,
+    )
+
+
+def _told_statement(place: Place, tries: Tries, told: tuple[Try, ...]) -> str:
+    share = f"{ratio(len(told), tries.sent)} connection attempts to {place.label}"
+    senders = offenders(told)
+    if not senders and any(is_local(t) for t in told):
+        return f"{share} end at this host, which has no route to it ({_errno(told)})."
+    if senders and set(senders) <= set(tries.sources):
+        return (
+            f"{share} end at this host: {place.address} does not answer ARP or neighbour discovery on the local link."
+        )
+    if any(t.icmp and t.icmp.type in (11, 3) and _is_expired(t) for t in told):
+        return f"{share} run out of TTL at {', '.join(senders)}: a routing loop, or a path longer than the TTL."
+    return f"{share} are answered by {', '.join(senders) or 'a router'} with {_words(told)}: it has no way to the host."
+
+
+def _is_expired(attempt: Try) -> bool:
+    """Time exceeded: ICMP type 11, ICMPv6 type 3."""
+    icmp = attempt.icmp
+    return icmp is not None and icmp.type == (3 if icmp.family == 6 else 11)
+
+
+def _errno(told: tuple[Try, ...]) -> str:
+    return next((t.failure.errno for t in told if t.failure and t.failure.errno), "no errno on record")
+
+
+def _silent_statement(place: Place, tries: Tries) -> str:
+    return (
+        f"No packet comes back from {place.address}: all {tries.syns} SYNs of {tries.sent} connection attempts to port "
+        f"{place.port} and every control stayed unanswered. "
+        "Host down, route missing, or everything filtered: this vantage cannot tell which."
+    )
+
+
+def _unreachable_finding(place: Place, tries: Tries, statement: str, confidence: float | None) -> Finding:
+    step = f"From a host beside {place.address}, find out whether it is up; then compare the routes to it and from it."
+    return Finding(
+        id=finding_id(UNREACHABLE, place.subject),
+        code=UNREACHABLE,
+        role=FindingRole.CAUSE,
+        severity=Severity.WARNING if tries.count(Answer.OPEN) else Severity.CRITICAL,
+        confidence=confidence,
+        section=Section.INFRASTRUCTURE,
+        subject=place.subject,
+        statement=statement,
+        evidence=tries.ids,
+        would_refute=f"Any packet from {place.address}: a SYN-ACK or RST from any port, or an echo reply.",
+        actions=(
+            Action(owner="network", horizon=Horizon.IMMEDIATE, step=step, check=f"netdiag probe path {place.label}"),
+        ),
+    )
+
+
+RULES = (
+    Rule(
+        code=UNREACHABLE,
+        section=Section.INFRASTRUCTURE,
+        fires="A router or this host says that there is no way to the address, or nothing at all comes back from it.",
+        quiet="The address answered anything: SYN-ACK, RST, echo, a rejection of its own. ICMP silence alone is no sign.",
+        refuted_by="Any packet from the address.",
+        judge=judge_unreachable,
+    ),
+    Rule(
+        code=DROP,
+        section=Section.INFRASTRUCTURE,
+        fires="Every SYN to the port stays unanswered while the same host answers by another way.",
+        quiet="A handshake to the port completed (then: loss or a full accept queue), or nothing else answers either.",
+        refuted_by="One completed handshake to the port, or the server's ListenDrops growing with each attempt.",
+        judge=judge_drop,
+    ),
+    Rule(
+        code=REJECT,
+        section=Section.INFRASTRUCTURE,
+        fires="An ICMP rejection comes back, from the host or from the way to it, or a RST from nearer than the host.",
+        quiet="A RST from the host itself: then the port is closed, not filtered.",
+        refuted_by="A connection from the same source that draws no rejection.",
+        judge=judge_reject,
+    ),
+)
