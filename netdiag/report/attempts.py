@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -22,15 +23,17 @@ class Attempt:
     """One attempt that left this host. ``at_s`` is seconds since the run's start (wall clock between measurements)."""
 
     address: str
+    kind: str  # "database connections", "TCP handshakes", "ICMP echoes"
     at_s: float
     good: bool
 
 
 @value
 class Detection:
-    """What the sampling would have seen of the least-watched address."""
+    """What the sampling would have seen. ``kind``, ``address``: the attempts of which there were fewest."""
 
     address: str
+    kind: str
     attempts: int
     rarest: float  # share of attempts that a fault must hit to show at least once, at 95 %
     shortest_s: float | None  # an outage this long meets an attempt while the address was watched; None of one attempt
@@ -62,7 +65,13 @@ def attempts_of(run: Run, measurement: Measurement[Any]) -> Iterator[Attempt]:
     """The attempts of one measurement that were really sent; nothing for a probe that makes none of this kind."""
     start = (measurement.started - run.started).total_seconds()
     for offset, good in _sent(measurement.data):
-        yield Attempt(address=measurement.target.label(), at_s=start + offset, good=good)
+        yield Attempt(address=measurement.target.label(), kind=_kind(measurement.data), at_s=start + offset, good=good)
+
+
+def _kind(data: Any) -> str:
+    if isinstance(data, DatabaseMeasurement):
+        return "database connections"
+    return "ICMP echoes" if getattr(data, "method", None) == "icmp" else "TCP handshakes"
 
 
 def _sent(data: Any) -> Iterator[tuple[float, bool]]:
@@ -83,23 +92,27 @@ def rarest_fault(attempts: int, level: float = LEVEL) -> float:
 
 
 def detection(run: Run) -> Detection | None:
-    """The limits at the address with the fewest attempts: what holds there holds everywhere. None without attempts."""
-    series: dict[str, list[float]] = {}
-    for measurement in run.evidence.of(object):
-        for attempt in attempts_of(run, measurement):
-            series.setdefault(attempt.address, []).append(attempt.at_s)
-    if not series:
+    """The limits where the attempts were fewest: what holds there holds everywhere. None without attempts.
+
+    How rare: by address and kind, for a handshake does not see a fault of the database. How short: by address, for
+    an outage meets every kind.
+    """
+    attempts = [attempt for measurement in run.evidence.of(object) for attempt in attempts_of(run, measurement)]
+    if not attempts:
         return None
-    address = min(series, key=lambda name: (len(series[name]), name))
-    gaps = [_longest_gap(times) for times in series.values()]
+    counted = Counter((attempt.address, attempt.kind) for attempt in attempts)
+    (address, kind), fewest = min(counted.items(), key=lambda item: (item[1], item[0]))
+    series = [sorted(a.at_s for a in attempts if a.address == name) for name in {a.address for a in attempts}]
+    gaps = [_longest_gap(times) for times in series]
     return Detection(
         address=address,
-        attempts=len(series[address]),
-        rarest=rarest_fault(len(series[address])),
+        kind=kind,
+        attempts=fewest,
+        rarest=rarest_fault(fewest),
         shortest_s=None if None in gaps else max(gap for gap in gaps if gap is not None),
-        watched_s=min(max(times) - min(times) for times in series.values()),
+        watched_s=min(times[-1] - times[0] for times in series),
     )
 
 
-def _longest_gap(times: Iterable[float]) -> float | None:
-    return max((later - earlier for earlier, later in pairwise(sorted(times))), default=None)
+def _longest_gap(times: list[float]) -> float | None:
+    return max((later - earlier for earlier, later in pairwise(times)), default=None)

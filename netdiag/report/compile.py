@@ -135,7 +135,7 @@ def _first_action(diagnosis: Diagnosis) -> str:
     open_question = next(iter(diagnosis.not_measured), None)
     if open_question and diagnosis.verdict is not Verdict.HEALTHY:
         return open_question.remedy
-    return "nothing"
+    return "measure again" if diagnosis.verdict is Verdict.UNKNOWN else "nothing"
 
 
 def _description(run: Run, diagnosis: Diagnosis) -> tuple[str, ...]:
@@ -171,7 +171,7 @@ def _caught(seen: Detection | None) -> str:
         return "No attempt on a service was made, so no fault of one can be excluded."
     rarest = (
         f"Rarest fault it would have caught: one that hits {percent(seen.rarest)} of attempts or more "
-        f"(95% sure to show in the {seen.attempts:,} attempts at {seen.address}, the least sampled address)."
+        f"(95% sure to show in the {seen.attempts:,} {seen.kind} to {seen.address}, the fewest of any kind)."
     )
     if seen.shortest_s is None:
         return f"{rarest} Shortest: cannot tell, an address was tried only once."
@@ -215,7 +215,7 @@ def _nothing_in(section: Section, hidden: set[str], diagnosis: Diagnosis) -> str
     count = sum(finding.id in hidden and finding.section is section for finding in diagnosis.findings)
     if count:
         return f"No cause of its own; {count} consequence{'s' if count > 1 else ''} folded under what caused it."
-    return "Nothing found."
+    return "Nothing found; see Not Measured." if diagnosis.verdict is Verdict.UNKNOWN else "Nothing found."
 
 
 def _folded(diagnosis: Diagnosis) -> dict[str, tuple[Finding, ...]]:
@@ -291,6 +291,8 @@ def _action_plan(diagnosis: Diagnosis) -> tuple[Listing[Step], ...]:
 
 
 def _next_steps(diagnosis: Diagnosis) -> tuple[str, ...]:
+    if diagnosis.verdict is Verdict.UNKNOWN and not diagnosis.findings and not diagnosis.not_measured:
+        return ("Measure again: nothing could be judged.",)
     checks = (f"Check after the fix: {action.check}" for action in _actions(diagnosis) if action.check)
     remedies = (gap.remedy for gap in diagnosis.not_measured if gap.remedy)
     return tuple(dict.fromkeys((*checks, *remedies)))

@@ -9,11 +9,12 @@ from statistics import median
 from typing import Any
 
 from netdiag.evidence import Run
-from netdiag.report.figures import duration, loss, proportion, stamp
+from netdiag.report.figures import duration, loss, percent, proportion, stamp
 from netdiag.report.model import EvidenceRow
 from netdiag.report.reproduce import reproduce
 from probes.database import DatabaseMeasurement, HeldSession, Phase, Waterfall
 from probes.latency import LatencyMeasurement, LossCount, RttSummary
+from probes.loss import LossMeasurement
 from probes.model import Failure, Measurement, MeasurementOutcome, Outcome
 from probes.mtu import DirectionMtu, MtuMeasurement
 from probes.names import DnsQuery, NamesMeasurement
@@ -82,6 +83,12 @@ def describe(data: object) -> str | None:
 @describe.register
 def _latency(data: LatencyMeasurement) -> str:
     return f"{data.method}: {rtt_line(data.rtt)}; {loss(data.loss)}"
+
+
+@describe.register
+def _loss(data: LossMeasurement) -> str:
+    asked = f"; more than {percent(data.question)}: {data.answer}" if data.question is not None else ""
+    return f"{data.method}: {loss(data.loss)}{asked} (stopped: {data.stop_reason})"
 
 
 def rtt_line(rtt: RttSummary) -> str:

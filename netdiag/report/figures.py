@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-import math
 
 from probes.latency import LossCount
+from probes.stats.intervals import wilson
 
 
 def duration(seconds: float | None) -> str:
@@ -62,18 +62,6 @@ def stamp(moment: dt.datetime) -> str:
 
 
 def proportion(count: int, total: int) -> str:
-    """``share`` with its Wilson interval worked out here."""
+    """``share`` with its 95 % Wilson interval."""
     interval = wilson(count, total)
-    return share(count, total, *(interval or (None, None)))
-
-
-def wilson(count: int, total: int, z: float = 1.959963984540054) -> tuple[float, float] | None:
-    """The Wilson score interval of ``count`` in ``total`` (E. B. Wilson 1927), 95 % by default; None of nothing."""
-    if total <= 0:
-        return None
-    ratio, square = count / total, z * z / total
-    centre = (ratio + square / 2) / (1 + square)
-    half = z * math.sqrt(ratio * (1 - ratio) / total + square / total / 4) / (1 + square)
-    low = 0.0 if count == 0 else max(0.0, centre - half)
-    high = 1.0 if count == total else min(1.0, centre + half)
-    return low, high
+    return share(count, total, interval.low, interval.high) if interval else share(count, total, None, None)

@@ -11,11 +11,11 @@ from netdiag.diagnosis.finding import Diagnosis
 from netdiag.evidence import Run
 from netdiag.report.attempts import service_attempts
 from netdiag.report.evidence_rows import Numbers
-from netdiag.report.figures import percent, proportion, wilson
+from netdiag.report.figures import percent, proportion
 from netdiag.report.model import Cited, Detail
 from probes.model import value
+from probes.stats.intervals import normal_quantile, wilson
 
-_Z = 1.959963984540054
 _MONTH_H = 720.0  # the SRE workbook's 30 days
 
 
@@ -57,9 +57,10 @@ def failure_ratio(run: Run, numbered: Numbers) -> FailureRatio | None:
     interval = wilson(failed := sum(not attempt.good for attempt in attempts), len(attempts))
     if interval is None:
         return None
-    low, high = interval
     cited = tuple(numbered[name] for name in measurements)
-    return FailureRatio(failed=failed, total=len(attempts), low=low, high=high, words=words, evidence=cited)
+    return FailureRatio(
+        failed=failed, total=len(attempts), low=interval.low, high=interval.high, words=words, evidence=cited
+    )
 
 
 def _business(run: Run, failure: FailureRatio | None) -> str:
@@ -108,7 +109,8 @@ def _standing(target: float, low: float, high: float) -> str:
 def attempts_to_show(target: float) -> int | None:
     """The fewest attempts whose Wilson lower bound, none having failed, is ``target``; None of 100 %."""
     # With no failure the lower bound is n / (n + z^2).
-    return math.ceil(_Z * _Z * target / (1 - target)) if target < 1 else None
+    square = normal_quantile(0.95) ** 2
+    return math.ceil(square * target / (1 - target)) if target < 1 else None
 
 
 def _burn(target: float, failure: FailureRatio) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from netdiag.diagnosis.finding import Diagnosis, FindingRole, Subject
+from netdiag.diagnosis.finding import Diagnosis, FindingRole, Subject, Verdict
 from netdiag.evidence import Run
 from netdiag.plan.model import Baseline, Endpoint
 from netdiag.report.evidence_rows import Numbers, attempts_line, rtt_line, where
@@ -82,7 +82,7 @@ def _regions(run: Run, diagnosis: Diagnosis) -> str:
     """Of the subjects of causes and consequences, as the plan places them."""
     blamed = [finding.subject for finding in diagnosis.findings if finding.role is not FindingRole.NOTE]
     if not blamed:
-        return "none found affected"
+        return NOT_MEASURED if diagnosis.verdict is Verdict.UNKNOWN else "none found affected"
     found = sorted({region for subject in blamed for region in _subject_regions(run, subject)})
     return " and ".join(found) if found else "not given"
 
