@@ -6,8 +6,38 @@ result where the database lets us in, the TLS certificate otherwise.
 
 from __future__ import annotations
 
-from probes.exchanges import DatagramReply, TcpInfo
-from probes.model import Failure, Secret, value
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Generic, TypeVar
+
+from probes.contract import Clock, Context, Probe, ProbeUnavailable
+from probes.exchanges import DatagramReply, DatagramRequest, HandshakeRequest, Stream, TcpInfo, TlsRequest, TlsSession
+from probes.model import Failure, FailureKind, NetworkFailure, Outcome, Secret, Target, value
+from probes.session import PostgresSession, UnsupportedAuthentication
+from probes.sizes import SizeSearch, next_plateau_below
+
+UDP_PORTS = range(33434, 33524)  # traceroute's: nothing listens there, so the target answers "port unreachable"
+UDP_TOLERANCE = 4  # bytes between the largest delivered and the smallest lost size
+TCP_TOLERANCE = 8
+# A Linux target sends one "port unreachable" a second to one address, after a burst of six (icmp_ratelimit,
+# FACTS 4.7). Silence counts only if the target had time to earn the right to one answer.
+ICMP_REFILL_S = 1.1
+SIGNALS_AT_MOST = 8
+PROOF_ROUNDS = 3
+IPV4_HEADERS, IPV6_HEADERS = 40, 60  # IP and TCP, without options
+IPV6_MINIMUM = 1280  # RFC 8200 section 5
+TIMESTAMPS = 12  # TCP option of RFC 7323, inside the MSS (RFC 6691)
+LARGEST_MSS = 32767  # tcp(7) TCP_MAXSEG takes no more
+SMALL_MSS = {IPV4_HEADERS: 536, IPV6_HEADERS: 1220}  # what every path must carry
+CONNECTIONS_AT_MOST = 12
+CONNECTION_INTERVAL_S = 0.2
+CONNECT_TIMEOUT_S = 3.0
+SEGMENTS_PER_PAYLOAD = 5  # fits the initial window (RFC 6928), so that its small tail comes through a black hole
+TAIL_BYTES = 300
+PAYLOAD_AT_MOST = 200_000
+
+Step = TypeVar("Step")
+Answer = TypeVar("Answer")
 
 
 @value
@@ -67,3 +97,600 @@ class MtuMeasurement:
     from_target: DirectionMtu
     datagrams: tuple[DatagramTrial, ...]
     segments: tuple[SegmentTrial, ...]
+
+
+class ScriptSteps(Generic[Step, Answer]):
+    """A stepper whose plan is a generator: it yields what to try and is sent what became of it. No I/O."""
+
+    def __init__(self) -> None:
+        self._script = self._run()
+        self._step = next(self._script, None)
+
+    def _run(self) -> Generator[Step, Answer, None]:
+        raise NotImplementedError
+
+    def next(self) -> Step | None:
+        return self._step
+
+    def tell(self, answer: Answer) -> None:
+        try:
+            self._step = self._script.send(answer)
+        except StopIteration:
+            self._step = None
+
+
+@value
+class DatagramStep:
+    """Wait ``pause_s``, then send one datagram."""
+
+    pause_s: float
+    packet_bytes: int
+    timeout_s: float
+
+
+DatagramScript = Generator[DatagramStep, DatagramReply, DatagramReply | None]
+
+
+class DatagramSteps(ScriptSteps[DatagramStep, DatagramReply]):
+    """The largest datagram that reaches the target, whose "port unreachable" is the receipt.
+
+    1. The largest size first: on a healthy path that is the only packet.
+    2. "Too big" from a router: go on at the size it names, or at RFC 1191's next plateau where it names none.
+    3. Silence: does the target answer a small datagram at all? If not, UDP is filtered and nothing can be told.
+    4. Silence at a size counts only as a row of ``attempts``, begun after the target's ICMP allowance has refilled
+       and followed by an answered small datagram: neither a rate limit nor an outage looks like that.
+    5. Then the search between the small size and the silent one.
+    """
+
+    def __init__(self, largest: int, smallest: int, options: MtuOptions) -> None:
+        self._largest, self._smallest, self._options = largest, min(smallest, largest), options
+        self._trials: list[tuple[int, DatagramReply]] = []
+        self._rtt_s: float | None = None
+        self._search: SizeSearch | None = None
+        self._delivered: int | None = None
+        self._signalled_mtu: int | None = None
+        self._signalled_by: str | None = None
+        self._signals = 0
+        self._reason: str | None = None
+        super().__init__()
+
+    def trials(self) -> tuple[DatagramTrial, ...]:
+        """By size, largest first; each size's replies in the order they came."""
+        sizes = sorted({size for size, _ in self._trials}, reverse=True)
+        return tuple(
+            DatagramTrial(packet_bytes=size, replies=tuple(reply for asked, reply in self._trials if asked == size))
+            for size in sizes
+        )
+
+    def result(self) -> DirectionMtu:
+        search, told = self._search, self._search is not None or self._delivered is not None
+        unfinished = "the deadline came before the search was over" if self.next() else None
+        return DirectionMtu(
+            largest_delivered=search.delivered if search else self._delivered,
+            smallest_lost=search.lost if search else None,
+            signalled_mtu=self._signalled_mtu,
+            signalled_by=self._signalled_by,
+            black_hole=search is not None if told else None,
+            method="udp-df",
+            reason=self._reason or unfinished,
+        )
+
+    def _run(self) -> Generator[DatagramStep, DatagramReply, None]:
+        size: int | None = self._largest
+        while size is not None:
+            reply = yield from self._look(size)
+            if reply is None:
+                return
+            if _arrived(reply):
+                self._delivered = size
+                return
+            if reply.outcome is Outcome.LOST:
+                yield from self._narrow(size)
+                return
+            size = self._smaller(size, reply)
+
+    def _look(self, size: int) -> DatagramScript:
+        """The first view of a size: one datagram, and a proof where it met silence."""
+        reply = yield from self._send(size)
+        if reply.outcome is not Outcome.LOST:
+            return reply
+        if self._rtt_s is None and not (yield from self._small_answers()):
+            self._reason = self._reason or "the target answers no UDP, not even small datagrams: filtered, or silent"
+            return None
+        if size <= self._smallest:
+            self._delivered = size
+            return None
+        return (yield from self._prove(size))
+
+    def _narrow(self, lost: int) -> Generator[DatagramStep, DatagramReply, None]:
+        self._search = SizeSearch(self._smallest, lost, UDP_TOLERANCE)
+        while (size := self._search.next()) is not None:
+            reply = yield from self._send(size)
+            if reply.outcome is Outcome.LOST:
+                proved = yield from self._prove(size)
+                if proved is None:
+                    return
+                reply = proved
+            if reply.outcome is Outcome.TOO_BIG:
+                self._note_signal(reply)
+            elif reply.outcome is not Outcome.LOST and not _arrived(reply):
+                self._reason = f"a datagram of {size} bytes ended {reply.outcome}: the search stopped there"
+                return
+            self._search.tell(size, delivered=_arrived(reply))
+
+    def _prove(self, size: int) -> DatagramScript:
+        """LOST only if small datagrams are answered right after a patient row of silent ones; None: cannot tell."""
+        for _ in range(PROOF_ROUNDS):
+            for attempt in range(self._options.attempts):
+                reply = yield from self._send(size, pause_s=0.0 if attempt else ICMP_REFILL_S)
+                if reply.outcome is not Outcome.LOST:
+                    return reply
+            control = yield from self._send(self._smallest)
+            if _arrived(control):
+                return reply
+            if not (yield from self._small_answers()):
+                break
+        self._reason = f"the target stopped answering small datagrams while {size} bytes were tried"
+        return None
+
+    def _small_answers(self) -> Generator[DatagramStep, DatagramReply, bool]:
+        for _ in range(self._options.attempts):
+            reply = yield from self._send(self._smallest, pause_s=ICMP_REFILL_S)
+            if _arrived(reply):
+                return True
+            if reply.outcome is not Outcome.LOST:
+                by = _offender(reply.failure)
+                self._reason = f"UDP to the target ends {reply.outcome}" + (f" by {by}" if by else "")
+                return False
+        return False
+
+    def _send(self, size: int, pause_s: float = 0.0) -> Generator[DatagramStep, DatagramReply, DatagramReply]:
+        reply = yield DatagramStep(pause_s=pause_s, packet_bytes=size, timeout_s=self._timeout_s())
+        self._trials.append((size, reply))
+        if _arrived(reply):
+            self._rtt_s = max(self._rtt_s or 0.0, reply.seconds)
+        return reply
+
+    def _timeout_s(self) -> float:
+        """Once the round trip is known, there is no need to wait the whole timeout for silence."""
+        return self._options.timeout_s if self._rtt_s is None else min(self._options.timeout_s, 0.3 + 3 * self._rtt_s)
+
+    def _smaller(self, size: int, reply: DatagramReply) -> int | None:
+        """The next size after ``reply`` spoke against this one; None (and the reason) where there is none."""
+        if reply.outcome is not Outcome.TOO_BIG and not _is_local_too_big(reply):
+            by = _offender(reply.failure)
+            self._reason = f"UDP to the target ends {reply.outcome}" + (f" by {by}" if by else "")
+            return None
+        self._note_signal(reply)
+        self._signals += 1
+        if size <= self._smallest or self._signals > SIGNALS_AT_MOST:
+            self._reason = f'"too big" came even for {size} bytes, {self._signals} times'
+            return None
+        told = reply.failure.icmp.mtu if reply.failure and reply.failure.icmp else None
+        return max(self._smallest, told if told and told < size else next_plateau_below(size))
+
+    def _note_signal(self, reply: DatagramReply) -> None:
+        icmp = reply.failure.icmp if reply.failure else None
+        if icmp and icmp.offender:  # without a sender it is this host's own interface that is smaller
+            self._signalled_mtu, self._signalled_by = icmp.mtu or None, icmp.offender
+
+
+def _arrived(reply: DatagramReply) -> bool:
+    return reply.outcome in (Outcome.ANSWERED, Outcome.REFUSED)
+
+
+def _is_local_too_big(reply: DatagramReply) -> bool:
+    return reply.outcome is Outcome.NOT_SENT and reply.failure is not None and reply.failure.errno == "EMSGSIZE"
+
+
+def _offender(failure: Failure | None) -> str | None:
+    return failure.icmp.offender if failure and failure.icmp else None
+
+
+@value
+class SegmentStep:
+    """One database connection: advertise ``max_segment`` and move ``payload_bytes`` in ``direction``."""
+
+    direction: str
+    max_segment: int | None
+    packet_bytes: int
+    payload: str  # "query": a result or a literal; "tls": the server's TLS flight
+    payload_bytes: int
+    stall_s: float
+
+
+class SegmentSteps(ScriptSteps[SegmentStep, SegmentTrial]):
+    """The largest segment that comes through, by real connections with a chosen TCP_MAXSEG (which bounds both ends).
+
+    1. The kernel's own MSS first: a transfer that is delivered ends it (and shows the packet size).
+    2. It stalls: the smallest MSS next. If that stalls too, size is not the matter.
+    3. The default once more: only a second stall makes the proof, a single one may be an accident.
+    4. Then the search between the two.
+    """
+
+    def __init__(
+        self, direction: str, local_mtu: int, headers: int, options: MtuOptions, hints: tuple[int, ...], budget: int
+    ) -> None:
+        self._direction, self._local_mtu, self._headers, self._options = direction, local_mtu, headers, options
+        self._hints, self._budget = hints, budget
+        self._payload = "query" if options.user is not None else "tls"
+        self._trials: list[SegmentTrial] = []
+        self._search: SizeSearch | None = None
+        self._delivered: int | None = None
+        self._black_hole: bool | None = None
+        self._reason: str | None = None
+        super().__init__()
+
+    def trials(self) -> tuple[SegmentTrial, ...]:
+        return tuple(self._trials)
+
+    def result(self) -> DirectionMtu:
+        search, over = self._search, self.next() is None
+        return DirectionMtu(
+            largest_delivered=search.delivered if search else self._delivered,
+            smallest_lost=search.lost if search else None,
+            signalled_mtu=None,
+            signalled_by=None,
+            black_hole=self._black_hole,
+            method="tcp-maxseg" if self._direction == "from-target" else "tcp-send",
+            reason=self._reason or (None if over else "the deadline came before the search was over"),
+        )
+
+    def _run(self) -> Generator[SegmentStep, SegmentTrial, None]:
+        first = yield from self._first()
+        if first.delivered:
+            self._note_delivered(first)
+        elif first.delivered is None:
+            self._reason = _why(first.failure)
+            yield from self._up_to_hint()
+        elif (yield from self._proves_size()):
+            yield from self._narrow()
+
+    def _first(self) -> Generator[SegmentStep, SegmentTrial, SegmentTrial]:
+        """The default MSS; where the server does not let us in, its TLS flight has to do."""
+        trial = yield from self._try(None)
+        if self._payload == "query" and self._direction == "from-target" and _is_refused_login(trial):
+            self._payload = "tls"
+            trial = yield from self._try(None)
+        return trial
+
+    def _note_delivered(self, trial: SegmentTrial) -> None:
+        self._delivered = self._packet_seen(trial)
+        if self._payload == "tls" and trial.received_bytes <= self._local_mtu - self._headers:
+            self._reason = f"the TLS answer of {trial.received_bytes} bytes fits one segment: it shows nothing of size"
+            return
+        self._black_hole = False
+
+    def _proves_size(self) -> Generator[SegmentStep, SegmentTrial, bool]:
+        smallest = SMALL_MSS[self._headers] + self._headers
+        small = yield from self._try(smallest)
+        if not small.delivered:
+            self._reason = "it stalls with the smallest segments too: not a matter of size"
+            if small.delivered is None:
+                self._reason = f"the trial with small segments failed: {_why(small.failure)}"
+            return False
+        self._delivered = smallest
+        again = yield from self._try(None)
+        if again.delivered:
+            self._note_delivered(again)
+            self._reason = "one transfer stalled and the same came through when repeated: not a matter of size"
+        elif again.delivered is None:
+            self._reason = f"the stall could not be repeated: {_why(again.failure)}"
+        return again.delivered is False
+
+    def _narrow(self) -> Generator[SegmentStep, SegmentTrial, None]:
+        self._black_hole = True
+        smallest = SMALL_MSS[self._headers] + self._headers
+        lost = min(self._local_mtu, LARGEST_MSS + self._headers)
+        self._search = SizeSearch(smallest, lost, TCP_TOLERANCE, self._hints)
+        while (size := self._search.next()) is not None and len(self._trials) < self._budget:
+            trial = yield from self._try(size, self._options.stall_s / 2)
+            if trial.delivered is None and len(self._trials) < self._budget:
+                trial = yield from self._try(size, self._options.stall_s / 2)
+            if trial.delivered is None:
+                self._reason = f"the search stopped early: {_why(trial.failure)}"
+                return
+            self._search.tell(size, delivered=trial.delivered)
+
+    def _up_to_hint(self) -> Generator[SegmentStep, SegmentTrial, None]:
+        """Where the other direction stalls first, this one can be tried up to what the other delivers."""
+        if self._direction == "to-target" and self._hints and _is_stall(self._trials[-1].failure):
+            trial = yield from self._try(self._hints[0])
+            if trial.delivered:
+                self._delivered = self._hints[0]
+                self._reason = f"not tried above {self._hints[0]} bytes: larger replies do not come through"
+
+    def _try(
+        self, packet_bytes: int | None, stall_s: float = 0.0
+    ) -> Generator[SegmentStep, SegmentTrial, SegmentTrial]:
+        segment = self._local_mtu - self._headers
+        payload_bytes = min(PAYLOAD_AT_MOST, SEGMENTS_PER_PAYLOAD * segment + TAIL_BYTES)
+        trial = yield SegmentStep(
+            direction=self._direction,
+            max_segment=None if packet_bytes is None else packet_bytes - self._headers,
+            packet_bytes=packet_bytes or self._local_mtu,
+            payload=self._payload,
+            payload_bytes=payload_bytes,
+            stall_s=stall_s or self._options.stall_s,
+        )
+        self._trials.append(trial)
+        return trial
+
+    def _packet_seen(self, trial: SegmentTrial) -> int | None:
+        """The size of the full packets of a transfer with the default MSS, by the kernel's account."""
+        if trial.info is None:
+            return None
+        # Linux takes the timestamps off advmss, rcv_mss and snd_mss alike; the packet carries them.
+        options = TIMESTAMPS if self._local_mtu - self._headers - trial.info.advmss == TIMESTAMPS else 0
+        segment = trial.info.rcv_mss if self._direction == "from-target" else trial.info.snd_mss
+        return min(self._local_mtu, segment + options + self._headers)
+
+
+def _is_refused_login(trial: SegmentTrial) -> bool:
+    return trial.failure is not None and trial.failure.kind in (FailureKind.SERVER, FailureKind.CREDENTIALS)
+
+
+def _is_stall(failure: Failure | None) -> bool:
+    return failure is not None and failure.kind is FailureKind.TIMEOUT
+
+
+def _why(failure: Failure | None) -> str:
+    if failure is None:
+        return "no answer"
+    return f"{failure.operation}: {failure.sqlstate or failure.detail or failure.errno or failure.kind}"
+
+
+class WatchedStream:
+    """A Stream on which a wait ends after ``stall_s`` without progress, whatever deadline the caller gave it."""
+
+    def __init__(self, stream: Stream, clock: Clock, stall_s: float) -> None:
+        self._stream, self._clock, self._stall_s = stream, clock, stall_s
+        self.handshake = stream.handshake
+        self.received = 0
+
+    async def send(self, data: bytes, deadline: float) -> None:
+        await self._stream.send(data, self._sooner(deadline))
+
+    async def receive(self, limit: int, deadline: float) -> bytes:
+        while True:
+            before = self._progress()
+            try:
+                data = await self._stream.receive(limit, self._sooner(deadline))
+            except NetworkFailure as failure:
+                moving = self._progress() != before and self._clock.monotonic() < deadline
+                if not (moving and _is_stall(failure.failure)):
+                    raise
+            else:
+                self.received += len(data)
+                return data
+
+    async def start_tls(self, request: TlsRequest, deadline: float) -> TlsSession:
+        return await self._stream.start_tls(request, self._sooner(deadline))
+
+    def channel_binding(self) -> bytes | None:
+        return self._stream.channel_binding()
+
+    def info(self) -> TcpInfo | None:
+        return self._stream.info()
+
+    async def close(self) -> None:
+        await self._stream.close()
+
+    def _sooner(self, deadline: float) -> float:
+        return min(deadline, self._clock.monotonic() + self._stall_s)
+
+    def _progress(self) -> tuple[int | None, int | None]:
+        info = self._stream.info()
+        return (info.bytes_received, info.bytes_acked) if info else (None, None)
+
+
+class _Connections:
+    """The database connections of one measurement: at most so many, and at most five a second."""
+
+    def __init__(self, context: Context, target: Target, options: MtuOptions) -> None:
+        self._context, self._target, self._options = context, target, options
+        self._last_start: float | None = None
+
+    async def run(self, steps: SegmentSteps) -> None:
+        """A trial that cannot have its stall time before the deadline is not made."""
+        while (step := steps.next()) is not None and self._context.remaining() > step.stall_s + CONNECTION_INTERVAL_S:
+            clock = self._context.clock
+            if self._last_start is not None:
+                await clock.sleep(max(0.0, self._last_start + CONNECTION_INTERVAL_S - clock.monotonic()))
+            self._last_start = clock.monotonic()
+            steps.tell(await self._trial(step))
+
+    async def _trial(self, step: SegmentStep) -> SegmentTrial:
+        started = self._context.clock.monotonic()
+        request = HandshakeRequest(
+            address=self._target.address or self._target.host,
+            port=self._target.port or 0,
+            timeout_s=min(CONNECT_TIMEOUT_S, self._context.remaining()),
+            max_segment=step.max_segment,
+        )
+        try:
+            stream = await self._context.network.open_stream(request)
+        except NetworkFailure as failure:
+            return _untried(step, failure.failure, self._context.clock.monotonic() - started)
+        watched = WatchedStream(stream, self._context.clock, step.stall_s)
+        return await self._transfer(step, watched, started)
+
+    async def _transfer(self, step: SegmentStep, stream: WatchedStream, started: float) -> SegmentTrial:
+        session = PostgresSession(stream, self._context.clock, long_limit=PAYLOAD_AT_MOST + 1024)
+        failure: Failure | None = None
+        try:
+            await self._talk(step, session, stream)
+        except NetworkFailure as caught:
+            failure = caught.failure
+        finally:
+            info = stream.info()
+            await session.terminate()
+        received = info.bytes_received if info and info.bytes_received is not None else stream.received
+        moved = info.bytes_acked if info and step.direction == "to-target" and info.bytes_acked else received
+        return SegmentTrial(
+            direction=step.direction,
+            max_segment=step.max_segment,
+            packet_bytes=step.packet_bytes,
+            payload_bytes=step.payload_bytes if step.payload == "query" else received,
+            received_bytes=moved,
+            delivered=_delivered(step.direction, failure, info),
+            seconds=self._context.clock.monotonic() - started,
+            info=info,
+            failure=failure,
+        )
+
+    async def _talk(self, step: SegmentStep, session: PostgresSession, stream: WatchedStream) -> None:
+        options, deadline = self._options, self._context.deadline
+        # Nothing is verified here: the certificate is the database probe's subject, this one only wants bytes.
+        answer = await session.negotiate_tls(options.sslmode, TlsRequest(server_name=self._target.host), deadline)
+        if step.payload == "tls":
+            if answer.tls is None:
+                raise NetworkFailure(_local("no credentials, and no TLS: the server has nothing large to say"))
+            return
+        try:
+            await session.start(options.user or "", options.password, options.dbname, deadline)
+        except UnsupportedAuthentication as error:
+            raise NetworkFailure(_local(f"authentication method: {error}"[:200])) from error
+        await session.query(_sql(step), deadline)
+
+
+def _sql(step: SegmentStep) -> str:
+    if step.direction == "from-target":
+        return f"SELECT repeat('x', {step.payload_bytes})"
+    return f"SELECT length('{'x' * step.payload_bytes}')"
+
+
+def _local(detail: str) -> Failure:
+    return Failure(kind=FailureKind.CREDENTIALS, operation="startup", detail=detail)
+
+
+def _delivered(direction: str, failure: Failure | None, info: TcpInfo | None) -> bool | None:
+    """A stall speaks against the side that owes bytes: ours where our own data is unacknowledged, else the target's."""
+    if failure is None:
+        return True
+    if not _is_stall(failure):
+        return None
+    ours = info is not None and info.unacked > 0
+    return False if ours == (direction == "to-target") else None
+
+
+def _untried(step: SegmentStep, failure: Failure, seconds: float) -> SegmentTrial:
+    return SegmentTrial(
+        direction=step.direction,
+        max_segment=step.max_segment,
+        packet_bytes=step.packet_bytes,
+        payload_bytes=step.payload_bytes,
+        received_bytes=0,
+        delivered=None,
+        seconds=seconds,
+        info=None,
+        failure=failure,
+    )
+
+
+def _unknown(reason: str) -> DirectionMtu:
+    return DirectionMtu(
+        largest_delivered=None,
+        smallest_lost=None,
+        signalled_mtu=None,
+        signalled_by=None,
+        black_hole=None,
+        method=None,
+        reason=reason,
+    )
+
+
+def merge_forward(udp: DirectionMtu, tcp: DirectionMtu) -> DirectionMtu:
+    """One account of the way to the target: the database's own protocol decides, UDP adds exact sizes and signals.
+
+    Where UDP vanishes and TCP comes through, something clamps the MSS: TCP is well, and the reason says so.
+    """
+    if tcp.black_hole is None or tcp.black_hole == udp.black_hole:
+        return udp if udp.black_hole is not None or tcp.largest_delivered is None else tcp
+    reason = tcp.reason
+    if udp.black_hole and not tcp.black_hole:
+        reason = f"UDP above {udp.largest_delivered} bytes vanishes, but TCP's segments are clamped below that"
+    return replace(tcp, signalled_mtu=udp.signalled_mtu, signalled_by=udp.signalled_by, reason=reason)
+
+
+async def _measure_datagrams(context: Context, address: str, steps: DatagramSteps, deadline: float) -> None:
+    count = 0
+    while (step := steps.next()) is not None:
+        if context.clock.monotonic() + step.pause_s + step.timeout_s > deadline:
+            return
+        await context.clock.sleep(step.pause_s)
+        request = DatagramRequest(
+            address=address,
+            port=UDP_PORTS[count % len(UDP_PORTS)],
+            packet_bytes=step.packet_bytes,
+            timeout_s=step.timeout_s,
+        )
+        steps.tell(await context.network.datagram(request))
+        count += 1
+
+
+def _datagram_steps(local_mtu: int | None, is_ipv6: bool, options: MtuOptions) -> DatagramSteps:
+    # The route's MTU may be a remembered path MTU: beginning at Ethernet's costs one local EMSGSIZE at most.
+    largest = options.largest or min(65535, max(local_mtu or 1500, 1500))
+    smallest = max(options.smallest, IPV6_MINIMUM) if is_ipv6 else options.smallest
+    return DatagramSteps(largest, smallest, options)
+
+
+async def measure(context: Context, target: Target, options: MtuOptions) -> MtuMeasurement:
+    """The path MTU to the target, and from it where the port is a database's.
+
+    Raises ProbeUnavailable where the target has no address.
+    """
+    if target.address is None:
+        raise ProbeUnavailable(f"mtu needs a resolved address; {target.label()} lacks one")
+    local_mtu = context.network.local_route(target.address).mtu
+    datagrams = _datagram_steps(local_mtu, ":" in target.address, options)
+    with_database = options.use_database and target.port is not None
+    share = 0.5 if with_database else 1.0
+    udp_deadline = context.clock.monotonic() + context.remaining() * share
+    await _measure_datagrams(context, target.address, datagrams, udp_deadline)
+    forward = datagrams.result()
+    if with_database:
+        to_target, from_target, segments = await _measure_segments(context, target, options, local_mtu, forward)
+    else:
+        to_target, segments = forward, ()
+        from_target = _unknown("no database to ask for a large reply: the way back was not tried")
+    return MtuMeasurement(
+        address=target.address,
+        port=target.port,
+        local_mtu=local_mtu,
+        to_target=to_target,
+        from_target=from_target,
+        datagrams=datagrams.trials(),
+        segments=segments,
+    )
+
+
+async def _measure_segments(
+    context: Context, target: Target, options: MtuOptions, local_mtu: int | None, forward: DirectionMtu
+) -> tuple[DirectionMtu, DirectionMtu, tuple[SegmentTrial, ...]]:
+    """Both directions by the database's own connections, within one budget of connections."""
+    headers = IPV6_HEADERS if ":" in (target.address or "") else IPV4_HEADERS
+    mtu, connections = local_mtu or 1500, _Connections(context, target, options)
+    hints = (forward.largest_delivered,) if forward.black_hole and forward.largest_delivered else ()
+    back = SegmentSteps("from-target", mtu, headers, options, hints, CONNECTIONS_AT_MOST)
+    await connections.run(back)
+    from_target = back.result()
+    no_login = options.user is None or any(_is_refused_login(trial) for trial in back.trials())
+    if no_login or len(back.trials()) >= CONNECTIONS_AT_MOST:
+        return forward, from_target, back.trials()
+    if from_target.black_hole and from_target.largest_delivered:
+        hints = (*hints, from_target.largest_delivered)
+    there = SegmentSteps("to-target", mtu, headers, options, hints, CONNECTIONS_AT_MOST - len(back.trials()))
+    await connections.run(there)
+    return merge_forward(forward, there.result()), from_target, (*back.trials(), *there.trials())
+
+
+PROBE = Probe(
+    name="mtu",
+    schema="mtu/1",
+    summary="The largest packet that comes through, each way, and whether anything says so where larger ones do not.",
+    options=MtuOptions,
+    measurement=MtuMeasurement,
+    measure=measure,
+)
