@@ -249,9 +249,10 @@ class Sampler:
     async def _handshake(self, sequence: int) -> tuple[RttSample, TimestampSource]:
         if self._room() < 0:
             return not_sent(sequence), TimestampSource.USER
-        sent_s = self._context.clock.monotonic() - self._start
         request = HandshakeRequest(address=self.address, port=self._port, timeout_s=self._timeout_s)
         handshake = await self._context.network.handshake(request)
+        # Counted back from its end, since the network may have held the attempt to keep to the run's ceiling.
+        sent_s = self._context.clock.monotonic() - handshake.seconds - self._start
         sample = sample_of_handshake(sequence, sent_s, handshake)
         # A RST's time is the user's, whatever clock the connection had.
         refused = handshake.outcome is Outcome.REFUSED and handshake.rtt_s is None
