@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from probes.contract import ProbeUnavailable
-from probes.exchanges import EchoRequest, EchoSample, EchoSeries, HandshakeRequest, TimestampSource
+from probes.exchanges import EchoRequest, EchoSample, EchoSeries, Handshake, HandshakeRequest, TimestampSource
 from probes.latency import LatencyOptions, measure
 from probes.model import Outcome, Target
 from probes.sampling import RttSample, loss_count, packet_fates, rtt_summary, worst_source
@@ -94,11 +94,18 @@ def test_a_routers_time_is_not_the_targets():
     assert rtt_summary([sample(0, Outcome.EXPIRED, 0.001)]).n == 0
 
 
+class Instant(ScriptedNetwork):
+    """Answers in no time, so that the clock moves by the schedule alone; keeps when it was asked."""
+
+    async def handshake(self, request: HandshakeRequest) -> Handshake:
+        self.asked.append(self.clock.now)
+        return open_handshake(0.0)
+
+
 async def test_attempts_keep_to_the_schedule():
-    sent: list[float] = []
-    clock = FakeClock()
-    network = ScriptedNetwork(clock, handshake=lambda request: sent.append(clock.now) or open_handshake(0.01))
+    network = Instant(FakeClock())
     measured = await measure(context(network), TARGET, LatencyOptions(count=20, interval_s=0.5))
+    sent = network.asked
     offsets = [at - sent[0] for at in sent]
     assert all(abs(at - number * 0.5) <= 0.05 + 1e-9 for number, at in enumerate(offsets))
     assert len({round(at - number * 0.5, 6) for number, at in enumerate(offsets)}) > 5, "the spacing is jittered"
