@@ -18,7 +18,7 @@ class QueuedMessage:
 
     error: ExtendedError | None
     payload: bytes
-    stamp_s: float | None  # kernel software timestamp, seconds since the epoch
+    stamp_ns: int | None  # kernel software timestamp, nanoseconds since the epoch
 
 
 def drain(sock: socket.socket) -> list[QueuedMessage]:
@@ -56,10 +56,10 @@ def take_icmp(sock: socket.socket) -> IcmpError | None:
 
 def _message(payload: bytes, ancillary: list[tuple[int, int, bytes]]) -> QueuedMessage:
     error: ExtendedError | None = None
-    stamp: float | None = None
+    stamp: int | None = None
     for level, kind, data in ancillary:
         if (level, kind) in _ERROR_LEVELS:
             error = parse_extended_error(data)
         elif (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPING):
             stamp = parse_timestamps(data)
-    return QueuedMessage(error=error, payload=payload, stamp_s=stamp)
+    return QueuedMessage(error=error, payload=payload, stamp_ns=stamp)

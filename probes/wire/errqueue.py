@@ -66,9 +66,9 @@ def parse_socket_address(data: bytes) -> str | None:
     return socket.inet_ntop(family, raw) if len(raw) == length else None
 
 
-def parse_timestamps(data: bytes) -> float | None:
-    """Software timestamp of struct scm_timestamping, seconds since the epoch; None where there is none."""
+def parse_timestamps(data: bytes) -> int | None:
+    """Software timestamp of struct scm_timestamping, nanoseconds since the epoch; None where there is none."""
     if len(data) < _TIMESPECS.size:
         return None
     seconds, nanoseconds = _TIMESPECS.unpack_from(data)[:2]
-    return seconds + nanoseconds / 1e9 if seconds or nanoseconds else None
+    return int(seconds * 1_000_000_000 + nanoseconds) or None
