@@ -10,35 +10,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from probes.contract import Context, Probe, ProbeUnavailable
 from probes.exchanges import ConnectFailure, Handshake, HandshakeRequest, TcpInfo, TlsRequest, TlsSession
 from probes.failures import clean_text
 from probes.model import Failure, FailureKind, NetworkFailure, Outcome, Secret, Target, value
 from probes.session import (
+    DatabaseSession,
     PostgresSession,
-    QueryResult,
     SessionFacts,
+    SpeaksLibpq,
     UnsupportedAuthentication,
     read_only,
     tls_required,
     verification,
 )
-
-if TYPE_CHECKING:
-    from typing import Protocol
-
-    class _Session(Protocol):
-        """What the later phases need: PostgresSession, or libpq in its place."""
-
-        async def authenticate(
-            self, user: str, password: Secret | None, dbname: str | None, deadline: float
-        ) -> None: ...
-
-        async def ready(self, deadline: float) -> SessionFacts: ...
-
-        async def query(self, sql: str, deadline: float) -> QueryResult: ...
 
 
 class Phase(StrEnum):
@@ -207,29 +193,26 @@ class _Prober:
 
     async def _attempt(self, number: int) -> Waterfall:
         record = _Record(now=self._clock.monotonic)
-        self._first_at = record.started if self._first_at is None else self._first_at
-        own = record.started + self._options.timeout_s
-        record.deadline = min(own, self._context.deadline)
         session = await self._connect(record)
+        self._first_at = record.started if self._first_at is None else self._first_at
         if session is not None:
             await self._converse_and_part(session, record)
         waterfall = record.waterfall(number, record.started - self._first_at)
-        return _out_of_time(waterfall) if self._context.deadline < own else waterfall
+        short = self._context.deadline < record.started + self._options.timeout_s
+        return _out_of_time(waterfall) if short else waterfall
 
     async def _connect(self, record: _Record) -> PostgresSession | None:
+        timeout = min(self._options.timeout_s, self._context.remaining())
+        request = HandshakeRequest(address=self._address, port=self._port, timeout_s=timeout)
         try:
-            stream = await self._context.network.open_stream(self._handshake_request(record.deadline))
+            stream = await self._context.network.open_stream(request)
         except ConnectFailure as error:
             record.connected(error.handshake, error.failure)
             return None
         record.connected(stream.handshake)
+        record.deadline = min(record.started + self._options.timeout_s, self._context.deadline)
         record.session = PostgresSession(stream, self._clock)
         return record.session
-
-    def _handshake_request(self, deadline: float) -> HandshakeRequest:
-        return HandshakeRequest(
-            address=self._address, port=self._port, timeout_s=max(0.0, deadline - self._clock.monotonic())
-        )
 
     async def _converse_and_part(self, session: PostgresSession, record: _Record) -> None:
         try:
@@ -250,7 +233,7 @@ class _Prober:
         try:
             await self._log_in(session, record, self._options.user)
         except UnsupportedAuthentication as error:
-            await self._through_libpq(record, f"{error.method} authentication", self._options.user)
+            await self._through_libpq(record, error.method, self._options.user)
 
     async def _encrypt(self, session: PostgresSession, record: _Record) -> None:
         """Without a user SSLRequest is asked even where sslmode is "disable": it is the one polite question that
@@ -258,15 +241,21 @@ class _Prober:
         mode = self._options.sslmode
         if mode == "disable" and self._options.user is not None:
             return
-        with record.phase(Phase.SSL_REQUEST):
-            first = await session.request_ssl(record.deadline, required=tls_required(mode))
-        if first != "S":
+        if not self._direct() and await self._ask_for_tls(session, record) == "N":
             return
         if mode == "disable":
             await self._finish_tls_quietly(session)
             return
         with record.phase(Phase.TLS):
             await session.start_tls(self._tls_request(), record.deadline)
+
+    async def _ask_for_tls(self, session: PostgresSession, record: _Record) -> str:
+        with record.phase(Phase.SSL_REQUEST):
+            return await session.request_ssl(record.deadline, required=tls_required(self._options.sslmode))
+
+    def _direct(self) -> bool:
+        """TLS from the first byte (PostgreSQL 17), which libpq too has only where TLS is required."""
+        return self._options.ssl_negotiation == "direct" and tls_required(self._options.sslmode)
 
     async def _finish_tls_quietly(self, session: PostgresSession) -> None:
         """After "S" a server logs a client that leaves before the TLS handshake, and not one that leaves after it."""
@@ -284,9 +273,10 @@ class _Prober:
             root_certificate=None if root == "system" else root,
             client_certificate=self._options.ssl_certificate,
             client_key=self._options.ssl_key,
+            alpn=("postgresql",) if self._direct() else (),
         )
 
-    async def _log_in(self, session: _Session, record: _Record, user: str) -> None:
+    async def _log_in(self, session: DatabaseSession, record: _Record, user: str) -> None:
         options, statement = self._options, _statement(self._options.query)
         with record.phase(Phase.STARTUP):
             await session.authenticate(user, options.password, options.dbname, record.deadline)
@@ -297,11 +287,13 @@ class _Prober:
         with record.phase(Phase.SECOND_QUERY):
             await session.query(statement, record.deadline)
 
-    async def _through_libpq(self, record: _Record, why: str, user: str) -> None:
-        from probes.net.libpq import LibpqSession
-
-        self._coarse_reason = f"{why} is left to libpq: startup includes a second connection's TCP and TLS"
-        session = LibpqSession(self._clock, self._address, self._port, self._tls_request(), self._options.sslmode)
+    async def _through_libpq(self, record: _Record, method: str, user: str) -> None:
+        network = self._context.network
+        if not isinstance(network, SpeaksLibpq):
+            with record.phase(Phase.STARTUP):
+                raise NetworkFailure(_unspoken(method))
+        self._coarse_reason = f"{method} authentication is libpq's: startup includes a second connection's TCP and TLS"
+        session = network.libpq_session(self._address, self._port, self._tls_request(), self._options.sslmode)
         try:
             await self._log_in(session, record, user)
         finally:
@@ -322,16 +314,17 @@ class _Prober:
     async def _side_session(self) -> tuple[PostgresSession | None, float]:
         self._inspected = True
         await self._pause()
-        deadline = min(self._clock.monotonic() + self._options.timeout_s, self._context.deadline)
-        record = _Record(now=self._clock.monotonic, deadline=deadline)
-        return await self._connect(record), deadline
+        record = _Record(now=self._clock.monotonic)
+        return await self._connect(record), record.deadline
 
     async def _unverified_tls(self) -> TlsSession | None:
         session, deadline = await self._side_session()
         if session is None:
             return None
         try:
-            return (await session.negotiate_tls("require", self._tls_request(verify="none"), deadline)).tls
+            if not self._direct():
+                await session.request_ssl(deadline, required=True)
+            return await session.start_tls(self._tls_request(verify="none"), deadline)
         except NetworkFailure:
             return None  # the attempt's own failure stands; there is just nothing more to show
         finally:
@@ -395,8 +388,8 @@ class _Record:
     """What one attempt has come to, filled in as it goes."""
 
     now: Callable[[], float]
+    started: float = 0.0  # when the SYN left: waiting for the rate ceiling is not part of an attempt
     deadline: float = 0.0
-    started: float = field(init=False)
     handshake: Handshake | None = None
     session: PostgresSession | None = None
     facts: SessionFacts | None = None
@@ -405,10 +398,8 @@ class _Record:
     failure: Failure | None = None
     info: TcpInfo | None = None
 
-    def __post_init__(self) -> None:
-        self.started = self.now()
-
     def connected(self, handshake: Handshake, failure: Failure | None = None) -> None:
+        self.started = self.now() - handshake.seconds
         self.handshake, self.info = handshake, handshake.info
         self._ended(Phase.TCP, handshake.seconds, handshake.outcome)
         if failure is not None:
@@ -496,6 +487,11 @@ def http_head(head: bytes) -> tuple[str | None, str | None]:
     servers = (setting for name, _, setting in headers if name.strip().lower() == b"server")
     server = next(servers, None)
     return clean_text(status), clean_text(server) if server is not None else None
+
+
+def _unspoken(method: str) -> Failure:
+    detail = f"the server asks for {method} authentication, which netdiag does not speak"
+    return Failure(kind=FailureKind.CREDENTIALS, operation="startup", detail=clean_text(detail))
 
 
 def _statement(query: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from probes.exchanges import TlsRequest, TlsSession
 from probes.failures import clean_text
@@ -42,11 +42,14 @@ if TYPE_CHECKING:
     from probes.exchanges import Stream
 
 __all__ = [
+    "DatabaseSession",
     "PostgresSession",
     "QueryResult",
     "SessionFacts",
+    "SpeaksLibpq",
     "SslAnswer",
     "UnsupportedAuthentication",
+    "read_only",
     "tls_required",
     "verification",
 ]
@@ -104,6 +107,25 @@ class QueryResult:
     rows: tuple[tuple[bytes | None, ...], ...]
     tag: str | None  # of the last command: "SELECT 1"
     received_bytes: int  # of the whole answer, protocol included
+
+
+class DatabaseSession(Protocol):
+    """The later phases of a session: PostgresSession, or libpq in its place. All but terminate() raise NetworkFailure."""
+
+    async def authenticate(self, user: str, password: Secret | None, dbname: str | None, deadline: float) -> None: ...
+
+    async def ready(self, deadline: float) -> SessionFacts: ...
+
+    async def query(self, sql: str, deadline: float) -> QueryResult: ...
+
+    async def terminate(self) -> None: ...
+
+
+@runtime_checkable
+class SpeaksLibpq(Protocol):
+    """A Network that can also let libpq speak, for authentication that PostgresSession does not know (GSSAPI, SSPI)."""
+
+    def libpq_session(self, address: str, port: int, tls: TlsRequest, sslmode: str) -> DatabaseSession: ...
 
 
 def tls_required(sslmode: str) -> bool:
