@@ -14,7 +14,7 @@ from probes.contract import Clock, Context, Probe, ProbeUnavailable
 from probes.exchanges import DatagramReply, DatagramRequest, HandshakeRequest, Stream, TcpInfo, TlsRequest, TlsSession
 from probes.model import Failure, FailureKind, NetworkFailure, Outcome, Secret, Target, value
 from probes.session import PostgresSession, UnsupportedAuthentication
-from probes.sizes import SizeSearch, next_plateau_below
+from probes.sizes import SizeSearch
 
 UDP_PORTS = range(33434, 33524)  # traceroute's: nothing listens there, so the target answers "port unreachable"
 UDP_TOLERANCE = 4  # bytes between the largest delivered and the smallest lost size
@@ -22,6 +22,7 @@ TCP_TOLERANCE = 8
 # A Linux target sends one "port unreachable" a second to one address, after a burst of six (icmp_ratelimit,
 # FACTS 4.7). Silence counts only if the target had time to earn the right to one answer.
 ICMP_REFILL_S = 1.1
+UNANSWERED = "the target answers no UDP, not even small datagrams: filtered, or silent"
 SIGNALS_AT_MOST = 8
 PROOF_ROUNDS = 3
 IPV4_HEADERS, IPV6_HEADERS = 40, 60  # IP and TCP, without options
@@ -135,19 +136,21 @@ class DatagramSteps(ScriptSteps[DatagramStep, DatagramReply]):
     """The largest datagram that reaches the target, whose "port unreachable" is the receipt.
 
     1. The largest size first: on a healthy path that is the only packet.
-    2. "Too big" from a router: go on at the size it names, or at RFC 1191's next plateau where it names none.
+    2. "Too big" from a router: go on at the size it names; where it names none (RFC 1191 section 7.1), search.
     3. Silence: does the target answer a small datagram at all? If not, UDP is filtered and nothing can be told.
     4. Silence at a size counts only as a row of ``attempts``, begun after the target's ICMP allowance has refilled
        and followed by an answered small datagram: neither a rate limit nor an outage looks like that.
     5. Then the search between the small size and the silent one.
     """
 
-    def __init__(self, largest: int, smallest: int, options: MtuOptions) -> None:
+    def __init__(self, largest: int, smallest: int, local_mtu: int | None, options: MtuOptions) -> None:
         self._largest, self._smallest, self._options = largest, min(smallest, largest), options
+        self._local_mtu = local_mtu
         self._trials: list[tuple[int, DatagramReply]] = []
         self._rtt_s: float | None = None
         self._search: SizeSearch | None = None
         self._delivered: int | None = None
+        self._black_hole = False
         self._signalled_mtu: int | None = None
         self._signalled_by: str | None = None
         self._signals = 0
@@ -167,10 +170,10 @@ class DatagramSteps(ScriptSteps[DatagramStep, DatagramReply]):
         unfinished = "the deadline came before the search was over" if self.next() else None
         return DirectionMtu(
             largest_delivered=search.delivered if search else self._delivered,
-            smallest_lost=search.lost if search else None,
+            smallest_lost=search.lost if search and self._black_hole else None,
             signalled_mtu=self._signalled_mtu,
             signalled_by=self._signalled_by,
-            black_hole=search is not None if told else None,
+            black_hole=self._black_hole if told else None,
             method="udp-df",
             reason=self._reason or unfinished,
         )
@@ -184,10 +187,10 @@ class DatagramSteps(ScriptSteps[DatagramStep, DatagramReply]):
             if _arrived(reply):
                 self._delivered = size
                 return
-            if reply.outcome is Outcome.LOST:
-                yield from self._narrow(size)
-                return
-            size = self._smaller(size, reply)
+            told = self._told_size(size, reply)
+            if told is None and self._reason is None:
+                yield from self._narrow(size, reply)
+            size = told
 
     def _look(self, size: int) -> DatagramScript:
         """The first view of a size: one datagram, and a proof where it met silence."""
@@ -195,14 +198,19 @@ class DatagramSteps(ScriptSteps[DatagramStep, DatagramReply]):
         if reply.outcome is not Outcome.LOST:
             return reply
         if self._rtt_s is None and not (yield from self._small_answers()):
-            self._reason = self._reason or "the target answers no UDP, not even small datagrams: filtered, or silent"
+            self._reason = self._reason or UNANSWERED
             return None
         if size <= self._smallest:
             self._delivered = size
             return None
         return (yield from self._prove(size))
 
-    def _narrow(self, lost: int) -> Generator[DatagramStep, DatagramReply, None]:
+    def _narrow(self, lost: int, reply: DatagramReply) -> Generator[DatagramStep, DatagramReply, None]:
+        """Between the small size, which must be answered, and ``lost``, which was proved silent or drew ``reply``."""
+        if self._rtt_s is None and not (yield from self._small_answers()):
+            self._reason = self._reason or UNANSWERED
+            return
+        self._black_hole = reply.outcome is Outcome.LOST
         self._search = SizeSearch(self._smallest, lost, UDP_TOLERANCE)
         while (size := self._search.next()) is not None:
             reply = yield from self._send(size)
@@ -211,7 +219,8 @@ class DatagramSteps(ScriptSteps[DatagramStep, DatagramReply]):
                 if proved is None:
                     return
                 reply = proved
-            if reply.outcome is Outcome.TOO_BIG:
+                self._black_hole = self._black_hole or reply.outcome is Outcome.LOST
+            if reply.outcome is Outcome.TOO_BIG or _is_local_too_big(reply):
                 self._note_signal(reply)
             elif reply.outcome is not Outcome.LOST and not _arrived(reply):
                 self._reason = f"a datagram of {size} bytes ended {reply.outcome}: the search stopped there"
@@ -255,19 +264,24 @@ class DatagramSteps(ScriptSteps[DatagramStep, DatagramReply]):
         """Once the round trip is known, there is no need to wait the whole timeout for silence."""
         return self._options.timeout_s if self._rtt_s is None else min(self._options.timeout_s, 0.3 + 3 * self._rtt_s)
 
-    def _smaller(self, size: int, reply: DatagramReply) -> int | None:
-        """The next size after ``reply`` spoke against this one; None (and the reason) where there is none."""
-        if reply.outcome is not Outcome.TOO_BIG and not _is_local_too_big(reply):
+    def _told_size(self, size: int, reply: DatagramReply) -> int | None:
+        """The smaller size that ``reply`` names. None: search for it, or, with a reason, give up."""
+        local = _is_local_too_big(reply)
+        if reply.outcome is Outcome.LOST:
+            return None
+        if reply.outcome is not Outcome.TOO_BIG and not local:
             by = _offender(reply.failure)
             self._reason = f"UDP to the target ends {reply.outcome}" + (f" by {by}" if by else "")
             return None
         self._note_signal(reply)
         self._signals += 1
-        if size <= self._smallest or self._signals > SIGNALS_AT_MOST:
-            self._reason = f'"too big" came even for {size} bytes, {self._signals} times'
+        if size <= self._smallest:
+            self._reason = f'"too big" came even for {size} bytes'
             return None
-        told = reply.failure.icmp.mtu if reply.failure and reply.failure.icmp else None
-        return max(self._smallest, told if told and told < size else next_plateau_below(size))
+        icmp = reply.failure.icmp if reply.failure else None
+        told = (icmp.mtu if icmp else None) or (self._local_mtu if local else None)
+        plausible = told is not None and told < size and self._signals <= SIGNALS_AT_MOST
+        return max(self._smallest, told or 0) if plausible else None
 
     def _note_signal(self, reply: DatagramReply) -> None:
         icmp = reply.failure.icmp if reply.failure else None
@@ -280,7 +294,8 @@ def _arrived(reply: DatagramReply) -> bool:
 
 
 def _is_local_too_big(reply: DatagramReply) -> bool:
-    return reply.outcome is Outcome.NOT_SENT and reply.failure is not None and reply.failure.errno == "EMSGSIZE"
+    """This host's own interface is smaller: EMSGSIZE, and no ICMP from anybody."""
+    return reply.failure is not None and reply.failure.errno == "EMSGSIZE" and _offender(reply.failure) is None
 
 
 def _offender(failure: Failure | None) -> str | None:
@@ -633,7 +648,7 @@ def _datagram_steps(local_mtu: int | None, is_ipv6: bool, options: MtuOptions) -
     # The route's MTU may be a remembered path MTU: beginning at Ethernet's costs one local EMSGSIZE at most.
     largest = options.largest or min(65535, max(local_mtu or 1500, 1500))
     smallest = max(options.smallest, IPV6_MINIMUM) if is_ipv6 else options.smallest
-    return DatagramSteps(largest, smallest, options)
+    return DatagramSteps(largest, smallest, local_mtu, options)
 
 
 async def measure(context: Context, target: Target, options: MtuOptions) -> MtuMeasurement:

@@ -16,11 +16,6 @@ COMMON_SIZES = (
 )
 
 
-def next_plateau_below(size: int) -> int:
-    """The largest common size under ``size`` (RFC 1191 section 7: for routers that do not tell their MTU)."""
-    return COMMON_SIZES[max(0, bisect_left(COMMON_SIZES, size) - 1)]
-
-
 class SizeSearch:
     """Narrows (delivered, lost) to ``tolerance`` bytes or less.
 

@@ -1,0 +1,362 @@
+"""The path MTU steppers against a drawn path: MTU each way, with or without ICMP, loss, filters, rate limits.
+
+The path model knows sizes only; it shares no code with the probe.
+"""
+
+import random
+
+import pytest
+
+from probes.contract import ProbeUnavailable
+from probes.exchanges import DatagramReply, LocalRoute, TcpInfo
+from probes.model import Failure, FailureKind, IcmpError, Outcome, Target
+from probes.mtu import (
+    CONNECTIONS_AT_MOST,
+    PROBE,
+    DirectionMtu,
+    MtuOptions,
+    SegmentSteps,
+    SegmentTrial,
+    measure,
+    merge_forward,
+)
+from tests.fakes.clock import FakeClock
+from tests.fakes.network import ScriptedNetwork, context
+
+TARGET = Target(host="db.example", address="203.0.113.9", port=5432)
+TARGET6 = Target(host="db.example", address="2001:db8::9", port=5432)
+ROUTER = "198.51.100.1"
+
+
+class UdpPath:
+    """One narrow link behind one router, and a target with Linux's ICMP rate limit (burst 6, then 1 a second)."""
+
+    def __init__(self, clock, *, mtu, icmp=True, answers=True, told=True, loss=0.0, seed=0, rtt=0.02, local=1500):
+        self.clock, self.mtu, self.icmp, self.answers, self.told = clock, mtu, icmp, answers, told
+        self.loss, self.random, self.rtt, self.local = loss, random.Random(seed), rtt, local
+        self.tokens, self.refilled = 6.0, clock.now
+        self.sent = []
+        self.rate_limited = 0
+
+    def datagram(self, request):
+        self.sent.append((self.clock.now, request.packet_bytes))
+        silence = DatagramReply(outcome=Outcome.LOST, seconds=request.timeout_s)
+        if request.packet_bytes > self.local:
+            failure = Failure(kind=FailureKind.TOO_BIG, operation="send", errno="EMSGSIZE")
+            return DatagramReply(outcome=Outcome.NOT_SENT, seconds=0.0, failure=failure)
+        if self.random.random() < self.loss:
+            return silence
+        if request.packet_bytes > self.mtu:
+            return self.too_big() if self.icmp else silence
+        return self.port_unreachable() if self.answers and self.allowed() else silence
+
+    def allowed(self):
+        self.tokens = min(6.0, self.tokens + self.clock.now - self.refilled)
+        self.refilled = self.clock.now
+        self.rate_limited += self.tokens < 1.0
+        if self.tokens < 1.0:
+            return False
+        self.tokens -= 1.0
+        return True
+
+    def too_big(self):
+        icmp = IcmpError(family=4, type=3, code=4, offender=ROUTER, mtu=self.mtu if self.told else 0)
+        failure = Failure(kind=FailureKind.TOO_BIG, operation="send", icmp=icmp)
+        return DatagramReply(outcome=Outcome.TOO_BIG, seconds=self.rtt, failure=failure)
+
+    def port_unreachable(self):
+        icmp = IcmpError(family=4, type=3, code=3, offender=TARGET.address)
+        failure = Failure(kind=FailureKind.REFUSED, operation="receive", icmp=icmp)
+        return DatagramReply(outcome=Outcome.REFUSED, seconds=self.rtt, failure=failure)
+
+
+async def ask(target=TARGET, options=None, seconds=60.0, route_mtu=1500, **path):
+    clock = FakeClock()
+    model = UdpPath(clock, **path)
+    route = LocalRoute(source="192.0.2.1", mtu=route_mtu)
+    network = ScriptedNetwork(clock, datagram=model.datagram, route=route)
+    measurement = await measure(context(network, seconds), target, options or MtuOptions())
+    return measurement, model, clock.now - 1000.0
+
+
+async def test_a_healthy_path_costs_one_packet():
+    measurement, model, _ = await ask(mtu=1500)
+    assert [size for _, size in model.sent] == [1500]
+    assert measurement.to_target == DirectionMtu(
+        largest_delivered=1500,
+        smallest_lost=None,
+        signalled_mtu=None,
+        signalled_by=None,
+        black_hole=False,
+        method="udp-df",
+    )
+    assert measurement.from_target.black_hole is None
+    assert measurement.from_target.reason
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_a_signalled_mtu_is_confirmed(seed):
+    mtu = random.Random(seed).randint(1280, 1499)
+    measurement, model, _ = await ask(mtu=mtu, seed=seed)
+    forward = measurement.to_target
+    assert (forward.largest_delivered, forward.signalled_mtu, forward.signalled_by) == (mtu, mtu, ROUTER)
+    assert forward.black_hole is False
+    assert len(model.sent) == 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_an_old_router_tells_no_size(seed):
+    mtu = random.Random(seed).randint(1280, 1499)
+    measurement, _, _ = await ask(mtu=mtu, told=False)
+    forward = measurement.to_target
+    assert forward.black_hole is False
+    assert mtu - 4 < forward.largest_delivered <= mtu
+    assert (forward.signalled_mtu, forward.signalled_by) == (None, ROUTER)
+
+
+@pytest.mark.parametrize("seed", range(60))
+async def test_a_black_hole_is_found_to_within_four_bytes(seed):
+    draw = random.Random(seed)
+    mtu = draw.randint(1280, 1480)
+    measurement, _, seconds = await ask(mtu=mtu, icmp=False, rtt=draw.uniform(0.001, 0.2))
+    forward = measurement.to_target
+    assert forward.black_hole is True
+    assert forward.largest_delivered <= mtu < forward.smallest_lost
+    assert forward.smallest_lost - forward.largest_delivered <= 4
+    assert forward.signalled_mtu is None
+    assert seconds < 40
+
+
+@pytest.mark.parametrize("mtu", [1280, 1400, 1420, 1450, 1460, 1476, 1492])
+async def test_common_sizes_are_exact(mtu):
+    measurement, _, _ = await ask(mtu=mtu, icmp=False)
+    assert (measurement.to_target.largest_delivered, measurement.to_target.smallest_lost) == (mtu, mtu + 1)
+
+
+@pytest.mark.parametrize("mtu", [1500, 8500])
+async def test_jumbo_frames_into_a_smaller_world(mtu):
+    measurement, _, _ = await ask(mtu=mtu, icmp=False, local=9001, route_mtu=9001)
+    assert measurement.to_target.black_hole is True
+    assert measurement.to_target.largest_delivered == mtu
+
+
+@pytest.mark.parametrize("icmp", [True, False])
+async def test_filtered_udp_tells_nothing_and_says_why(icmp):
+    measurement, _, seconds = await ask(mtu=1400, answers=False, icmp=icmp)
+    forward = measurement.to_target
+    assert (forward.black_hole, forward.largest_delivered, forward.smallest_lost) == (None, None, None)
+    assert forward.signalled_mtu == (1400 if icmp else None)
+    assert "UDP" in forward.reason
+    assert seconds < 10
+
+
+async def test_a_rate_limit_is_never_a_black_hole():
+    """The target's tokens are used up by others: full-size datagrams get no answer at first, yet they arrive."""
+    for seed in range(50):
+        clock = FakeClock()
+        model = UdpPath(clock, mtu=1500)
+        model.tokens = random.Random(seed).uniform(0.0, 1.0)
+        network = ScriptedNetwork(clock, datagram=model.datagram)
+        measurement = await measure(context(network), TARGET, MtuOptions())
+        assert measurement.to_target.black_hole is False
+        assert measurement.to_target.largest_delivered == 1500
+        assert model.rate_limited > 0
+
+
+@pytest.mark.parametrize("loss", [0.05, 0.15, 0.3])
+async def test_loss_alone_is_hardly_ever_a_black_hole(loss):
+    """A false claim needs 1 + 3 silences in a row and then an answer: at most loss ** 4 of the runs."""
+    runs = 300
+    false = 0
+    for seed in range(runs):
+        measurement, _, _ = await ask(mtu=1500, loss=loss, seed=seed)
+        false += measurement.to_target.black_hole is True
+    assert false <= 3 + 3 * runs * loss**4
+
+
+async def test_ipv6_never_goes_under_its_minimum():
+    measurement, model, _ = await ask(TARGET6, mtu=1400, icmp=False)
+    assert min(size for _, size in model.sent) == 1280
+    assert measurement.to_target.largest_delivered == 1400
+
+
+async def test_a_remembered_path_mtu_does_not_hide_the_path():
+    measurement, model, _ = await ask(mtu=1500, route_mtu=1400)
+    assert [size for _, size in model.sent] == [1500]
+    assert (measurement.local_mtu, measurement.to_target.largest_delivered) == (1400, 1500)
+
+
+async def test_a_small_local_interface_is_not_a_signal():
+    measurement, _, _ = await ask(mtu=1400, local=1400, route_mtu=1400, options=MtuOptions(largest=1500))
+    assert (measurement.to_target.largest_delivered, measurement.to_target.signalled_by) == (1400, None)
+
+
+async def test_a_deadline_in_the_search_keeps_what_was_proved():
+    measurement, _, seconds = await ask(mtu=1333, icmp=False, seconds=9.0)
+    forward = measurement.to_target
+    assert seconds <= 9.0
+    assert forward.black_hole is True
+    assert forward.largest_delivered <= 1333 < forward.smallest_lost
+    assert "deadline" in forward.reason
+
+
+async def test_rejected_udp_names_who():
+    icmp = IcmpError(family=4, type=3, code=13, offender=ROUTER)
+    failure = Failure(kind=FailureKind.REJECTED, operation="send", icmp=icmp)
+    reply = DatagramReply(outcome=Outcome.REJECTED, seconds=0.01, failure=failure)
+    network = ScriptedNetwork(FakeClock(), datagram=lambda request: reply)
+    measurement = await measure(context(network), TARGET, MtuOptions())
+    assert measurement.to_target.black_hole is None
+    assert ROUTER in measurement.to_target.reason
+
+
+async def test_every_datagram_is_in_the_record():
+    measurement, model, _ = await ask(mtu=1371, icmp=False)
+    assert sum(len(trial.replies) for trial in measurement.datagrams) == len(model.sent)
+
+
+async def test_without_an_address_it_cannot_run():
+    with pytest.raises(ProbeUnavailable):
+        await PROBE.measure(context(ScriptedNetwork(FakeClock())), Target(host="x", port=1), MtuOptions())
+
+
+# The segment experiment: the trial model is "delivered if the packets fit".
+
+STALL = Failure(kind=FailureKind.TIMEOUT, operation="receive")
+
+
+def tcp_info(**known):
+    numbers = dict.fromkeys(TcpInfo.__slots__, 0)
+    return TcpInfo(**{**numbers, "advmss": 1448, "rcv_mss": 1448, "snd_mss": 1448, **known})
+
+
+def trial(step, delivered, failure=None, received=None, **info):
+    return SegmentTrial(
+        direction=step.direction,
+        max_segment=step.max_segment,
+        packet_bytes=step.packet_bytes,
+        payload_bytes=step.payload_bytes,
+        received_bytes=step.payload_bytes if received is None else received,
+        delivered=delivered,
+        seconds=0.1,
+        info=tcp_info(**info),
+        failure=failure if not delivered else None,
+    )
+
+
+def transfer(direction, world, *, user="app", hints=(), headers=40):
+    steps = SegmentSteps(direction, 1500, headers, MtuOptions(user=user), hints, CONNECTIONS_AT_MOST)
+    while (step := steps.next()) is not None:
+        steps.tell(world(step))
+    return steps
+
+
+@pytest.mark.parametrize("direction", ["from-target", "to-target"])
+@pytest.mark.parametrize("seed", range(40))
+def test_segments_find_the_black_hole_within_twelve_connections(direction, seed):
+    mtu = random.Random(seed).randint(1280, 1480)
+    steps = transfer(direction, lambda step: trial(step, step.packet_bytes <= mtu, STALL))
+    found = steps.result()
+    assert found.black_hole is True
+    assert found.largest_delivered <= mtu < found.smallest_lost
+    assert found.smallest_lost - found.largest_delivered <= 8
+    assert len(steps.trials()) <= CONNECTIONS_AT_MOST
+    for done in steps.trials():
+        assert done.max_segment is None or done.max_segment + 40 == done.packet_bytes
+
+
+def test_a_hint_from_udp_needs_five_connections():
+    steps = transfer("from-target", lambda step: trial(step, step.packet_bytes <= 1389, STALL), hints=(1389,))
+    assert (steps.result().largest_delivered, steps.result().smallest_lost) == (1389, 1390)
+    assert len(steps.trials()) == 5
+
+
+def test_a_delivered_default_is_one_connection_and_shows_the_packet():
+    steps = transfer("from-target", lambda step: trial(step, True))
+    assert len(steps.trials()) == 1
+    assert (steps.result().black_hole, steps.result().largest_delivered) == (False, 1500)
+    clamped = transfer("from-target", lambda step: trial(step, True, rcv_mss=1348))
+    assert clamped.result().largest_delivered == 1400
+    plain = transfer("from-target", lambda step: trial(step, True, rcv_mss=1460, advmss=1460))
+    assert plain.result().largest_delivered == 1500
+
+
+def test_stalling_at_every_size_is_not_a_matter_of_size():
+    steps = transfer("from-target", lambda step: trial(step, False, STALL))
+    assert steps.result().black_hole is None
+    assert "not a matter of size" in steps.result().reason
+    assert len(steps.trials()) == 2
+
+
+def test_one_stall_is_an_accident():
+    asked = []
+
+    def world(step):
+        asked.append(step)
+        return trial(step, len(asked) > 1, STALL)
+
+    steps = transfer("from-target", world)
+    assert steps.result().black_hole is False
+    assert len(steps.trials()) == 3
+
+
+def test_refused_login_falls_back_to_the_certificate():
+    refused = Failure(kind=FailureKind.SERVER, operation="startup", sqlstate="28P01")
+
+    def world(step):
+        if step.payload == "query":
+            return trial(step, None, refused)
+        return trial(step, True, received=4000)
+
+    steps = transfer("from-target", world)
+    assert [done.failure and done.failure.sqlstate for done in steps.trials()] == ["28P01", None]
+    assert steps.result().black_hole is False
+
+
+def test_a_small_certificate_shows_nothing():
+    steps = transfer("from-target", lambda step: trial(step, True, received=1200), user=None)
+    assert steps.result().black_hole is None
+    assert "1200 bytes" in steps.result().reason
+
+
+def test_no_connection_is_no_verdict():
+    refused = Failure(kind=FailureKind.REFUSED, operation="connect", errno="ECONNREFUSED")
+    steps = transfer("to-target", lambda step: trial(step, None, refused))
+    assert steps.result().black_hole is None
+    assert "ECONNREFUSED" in steps.result().reason
+
+
+def test_the_way_there_is_tried_up_to_what_the_way_back_delivers():
+    steps = transfer(
+        "to-target", lambda step: trial(step, True if step.packet_bytes <= 1400 else None, STALL), hints=(1400,)
+    )
+    assert (steps.result().black_hole, steps.result().largest_delivered) == (None, 1400)
+    assert "1400" in steps.result().reason
+
+
+def direction(black_hole, size, method):
+    return DirectionMtu(
+        largest_delivered=size,
+        smallest_lost=size + 1 if black_hole else None,
+        signalled_mtu=None,
+        signalled_by=None,
+        black_hole=black_hole,
+        method=method,
+    )
+
+
+@pytest.mark.parametrize(
+    ("udp", "tcp", "black_hole", "method"),
+    [
+        (True, True, True, "udp-df"),
+        (True, False, False, "tcp-send"),
+        (False, True, True, "tcp-send"),
+        (None, True, True, "tcp-send"),
+        (None, False, False, "tcp-send"),
+        (True, None, True, "udp-df"),
+        (False, None, False, "udp-df"),
+    ],
+)
+def test_the_databases_own_protocol_decides(udp, tcp, black_hole, method):
+    merged = merge_forward(direction(udp, 1400, "udp-df"), direction(tcp, 1380, "tcp-send"))
+    assert (merged.black_hole, merged.method) == (black_hole, method)
