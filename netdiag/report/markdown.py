@@ -14,7 +14,7 @@ T = TypeVar("T")
 # Inline marks of CommonMark and its table, strike-through and mathematics extensions.
 _INLINE = re.compile(r"[\\`*_\[\]<>|~&$]")
 # What would open a heading, list, quote or underline where a text begins a block.
-_OPENING = re.compile(r"^(?:[#+=:-]|\d+(?=[.)]))")
+_OPENING = re.compile(r"^(?:[#+=:-]|\d+(?=[.)](?:\s|$)))")
 # What GitHub turns into a link without being asked.
 _AUTOLINK = re.compile(r":(?=//)|(?<=www)\.", re.IGNORECASE)
 
