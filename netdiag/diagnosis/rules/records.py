@@ -167,7 +167,7 @@ def _name_missing(name: Name, told: list[View]) -> Finding:
         severity=Severity.CRITICAL,
         confidence=CERTAIN if len(told) > 1 else LIKELY,
         would_refute="An address for the same name from any of these resolvers or from the zone's own servers.",
-        step="Check the name for a typo, a removed or expired record, and the view (split horizon) that this host gets.",
+        step="Check the name for a typo, a removed record, an expired domain, and the view this host gets.",
         check=_check(name.name),
         note=name.resolves,
     )
