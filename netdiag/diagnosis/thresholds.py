@@ -103,3 +103,6 @@ LOSS_SURE = 0.97
 
 LOSS_SURE_PACKETS = 10
 """Ten losses put the interval's half-width under two thirds of the ratio: no longer a handful of accidents."""
+
+SLOW_ATTEMPTS = 2
+"""Slow connections before a database is called slow: one alone is a cold cache or one lost segment of the server's."""

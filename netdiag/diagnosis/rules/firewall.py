@@ -135,7 +135,7 @@ def _dropped(place: Place, tries: Tries, proofs: tuple[Proof, ...], found: Silen
         subject=replace(place.subject, hop=found.hops) if found else place.subject,
         statement=_drop_statement(place, tries, proofs, found),
         evidence=tuple(sorted(cited)),
-        would_refute=f"One completed handshake to {place.label}, or the server's ListenDrops growing with each attempt.",
+        would_refute=f"One completed handshake to {place.label}, or ListenDrops on the server growing with each.",
         actions=_drop_actions(place, tries, found),
     )
 
@@ -351,7 +351,7 @@ RULES = (
         code=UNREACHABLE,
         section=Section.INFRASTRUCTURE,
         fires="A router or this host says that there is no way to the address, or nothing at all comes back from it.",
-        quiet="The address answered anything: SYN-ACK, RST, echo, a rejection of its own. ICMP silence alone is no sign.",
+        quiet="The address answered anything: SYN-ACK, RST, echo, a rejection of its own. ICMP silence is no sign.",
         refuted_by="Any packet from the address.",
         judge=judge_unreachable,
     ),
@@ -360,7 +360,7 @@ RULES = (
         section=Section.INFRASTRUCTURE,
         fires="Every SYN to the port stays unanswered while the same host answers by another way.",
         quiet="A handshake to the port completed (then: loss or a full accept queue), or nothing else answers either.",
-        refuted_by="One completed handshake to the port, or the server's ListenDrops growing with each attempt.",
+        refuted_by="One completed handshake to the port, or ListenDrops on the server growing with each.",
         judge=judge_drop,
     ),
     Rule(

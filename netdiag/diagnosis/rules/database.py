@@ -1,0 +1,607 @@
+"""What a database says of itself: closed, refusing, full, starting, silent, distrusted or slow. Not the network.
+
+Every attempt of the waterfall belongs to one code at most (waterfalls.fate), so two rules never claim the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+
+from netdiag.diagnosis.finding import (
+    Action,
+    Finding,
+    FindingRole,
+    Horizon,
+    Judgement,
+    NotMeasured,
+    RuledOut,
+    Section,
+    Severity,
+)
+from netdiag.diagnosis.rule import Case, Rule
+from netdiag.diagnosis.rules.handshakes import Answer, Tries, early_reset, tries_at
+from netdiag.diagnosis.rules.subjects import (
+    Place,
+    database_places,
+    finding_id,
+    ids,
+    milliseconds,
+    ratio,
+    sockets,
+    unseen_share,
+)
+from netdiag.diagnosis.rules.waterfalls import (
+    AUTH,
+    HBA,
+    LIMIT,
+    LOCAL,
+    NO_DATABASE,
+    NO_PASSWORD,
+    SERVER_ERROR,
+    SILENT,
+    STARTING,
+    TLS,
+    Attempt,
+    Question,
+    Sample,
+    attempts_at,
+    open_question,
+)
+from netdiag.diagnosis.thresholds import (
+    CERTAIN,
+    LIKELY,
+    POSSIBLE,
+    SLOW_ATTEMPTS,
+    SLOW_PHASE_ROUND_TRIPS,
+    SLOW_PHASE_S,
+)
+from probes.database import Phase
+from probes.exchanges import Certificate
+from probes.model import FailureKind, Measurement
+from probes.mtu import MtuMeasurement
+
+CLOSED, SLOW = "db.port-closed", "db.slow"
+
+
+def _finding(
+    code: str,
+    place: Place,
+    sample: Sample,
+    *,
+    statement: str,
+    confidence: float | None,
+    would_refute: str,
+    step: str,
+    owner: str = "database",
+    check: str | None = None,
+) -> Finding:
+    """A cause at one place, with its one action."""
+    action = Action(
+        owner=owner, horizon=Horizon.IMMEDIATE, step=step, check=check or f"netdiag probe database {place.label}"
+    )
+    return Finding(
+        id=finding_id(code, place.subject),
+        code=code,
+        role=FindingRole.CAUSE,
+        severity=sample.severity,
+        confidence=confidence,
+        section=Section.DATABASE,
+        subject=place.subject,
+        statement=statement,
+        evidence=sample.ids,
+        would_refute=would_refute,
+        actions=(action,),
+    )
+
+
+def _share(place: Place, sample: Sample) -> str:
+    return f"{ratio(len(sample.hits), len(sample.tested))} connections to {place.label}"
+
+
+def _quoted(attempt: Attempt) -> str:
+    """``SQLSTATE 28P01 "password authentication failed ..."``; the text is remote and already one printable line."""
+    failure = attempt.failure
+    state = f"SQLSTATE {failure.sqlstate}" if failure and failure.sqlstate else "an error without SQLSTATE"
+    return f'{state} "{failure.detail}"' if failure and failure.detail else state
+
+
+# The server says no
+
+
+def _said(code: str, place: Place, sample: Sample, *, meaning: str, step: str, owner: str = "database") -> Finding:
+    """The server itself named the reason, by SQLSTATE."""
+    return _finding(
+        code,
+        place,
+        sample,
+        statement=f"{_share(place, sample)} are refused by the server: {_quoted(sample.hits[0])}. {meaning}",
+        confidence=CERTAIN,
+        would_refute=f"A connection to {place.label} with the same settings that the server lets through.",
+        step=step,
+        owner=owner,
+    )
+
+
+def _user(place: Place) -> str:
+    credentials = place.endpoint.credentials
+    return f"user {credentials.user}" if credentials and credentials.user else "the user"
+
+
+def _auth_failed(place: Place, sample: Sample) -> Finding:
+    step = f"Give the application the right password for {_user(place)}, or set it anew on the server."
+    meaning = "The network carried the question and the answer: no network team is needed."
+    return _said(AUTH, place, sample, meaning=meaning, step=step, owner="application")
+
+
+def _hba_rejected(place: Place, sample: Sample) -> Finding:
+    step = f"Add a pg_hba.conf line for {_user(place)} from this host's address as the server sees it, then reload."
+    meaning = "The server refuses this source, user, database or encryption by its own table: not the network."
+    return _said(HBA, place, sample, meaning=meaning, step=step)
+
+
+def _limit_reached(place: Place, sample: Sample) -> Finding:
+    step = "Free connection slots (idle sessions first), then put a pool in front or raise the limit."
+    return _said(LIMIT, place, sample, meaning="All connection slots are taken; the path is fine.", step=step)
+
+
+def _starting(place: Place, sample: Sample) -> Finding:
+    step = "Read the server's log for recovery or shutdown, and wait for or restart the server."
+    return _said(STARTING, place, sample, meaning="It is starting, recovering or shutting down.", step=step)
+
+
+def _no_database(place: Place, sample: Sample) -> Finding:
+    step = "Correct the database name in the DSN, or create the database."
+    meaning = "The login itself was accepted: not the network."
+    return _said(NO_DATABASE, place, sample, meaning=meaning, step=step, owner="application")
+
+
+def _server_error(place: Place, sample: Sample) -> Finding:
+    step = "Look the SQLSTATE up in the server's log at the time of the attempt."
+    return _said(SERVER_ERROR, place, sample, meaning="The server answered: not the network.", step=step)
+
+
+QUESTIONS: dict[str, Question] = {
+    question.code: question
+    for question in (
+        Question(
+            code=AUTH,
+            could_show=lambda a: a.passed(Phase.STARTUP),
+            fine="{n} of {n} logins at {place} were accepted.",
+            found=_auth_failed,
+        ),
+        Question(
+            code=HBA,
+            could_show=lambda a: a.passed(Phase.STARTUP) or a.fate in (AUTH, NO_PASSWORD),
+            fine="pg_hba.conf at {place} let {n} of {n} connections through.",
+            found=_hba_rejected,
+        ),
+        Question(
+            code=LIMIT,
+            could_show=lambda a: a.passed(Phase.READY),
+            fine="{n} of {n} connections got a slot at {place}.",
+            found=_limit_reached,
+        ),
+        Question(
+            code=STARTING,
+            could_show=lambda a: a.passed(Phase.STARTUP) or bool(a.failure and a.failure.sqlstate),
+            fine="{n} of {n} connections met a server at {place} that had finished starting.",
+            found=_starting,
+        ),
+        Question(
+            code=NO_DATABASE,
+            could_show=lambda a: a.passed(Phase.READY),
+            fine="{n} of {n} connections found their database at {place}.",
+            found=_no_database,
+        ),
+        Question(
+            code=SERVER_ERROR,
+            could_show=lambda a: a.passed(Phase.READY),
+            fine="{n} of {n} connections to {place} drew no other error from the server.",
+            found=_server_error,
+        ),
+    )
+}
+
+
+def _judge(question: Question, case: Case) -> Iterator[Judgement]:
+    for place in database_places(case):
+        yield question.ask(case, place)
+
+
+# db.port-closed
+
+
+def judge_closed(case: Case) -> Iterator[Judgement]:
+    for place in sockets(case):
+        yield _closed(case, place)
+
+
+def _closed(case: Case, place: Place) -> Judgement:
+    tries = tries_at(case.evidence, place.address, place.port)
+    resets = tries.count(Answer.RESET)
+    forged = early_reset(case.evidence, place.address, place.port) if resets and place.address else None
+    if resets and not forged:
+        return _closed_finding(place, tries)
+    if forged or tries.count(Answer.OPEN):
+        said = f"{tries.count(Answer.OPEN)} of {tries.sent} connection attempts to {place.label} completed"
+        if forged:
+            said = f"The RST for {place.label} comes from hop {forged.ttl}, before the host at hop {forged.host_ttl}"
+        return RuledOut(
+            code=CLOSED,
+            subject=place.subject,
+            statement=f"{said} ({tries.tally}).",
+            smallest_fault=f"a port that is closed for more than {unseen_share(tries.sent)} of the attempts",
+            evidence=tuple(sorted({*tries.ids, *(forged.measurements if forged else ())})),
+        )
+    what = f"{place.label} answered neither SYN-ACK nor RST" if tries.sent else f"No SYN was sent to {place.label}"
+    text = f"{what} ({tries.tally})." if tries.tries else f"{what}."
+    return NotMeasured(
+        code=CLOSED,
+        subject=place.subject,
+        statement=text,
+        remedy=f"netdiag probe ports {place.label}, once it answers.",
+    )
+
+
+def _closed_finding(place: Place, tries: Tries) -> Finding:
+    resets = tries.of(Answer.RESET)
+    took = min((t.seconds for t in resets if t.seconds is not None), default=None)
+    after = f", after {milliseconds(took)} at best" if took is not None else ""
+    share = ratio(len(resets), tries.sent)
+    restart = f"Start the server on {place.address}, or make it listen on {place.label} and not on 127.0.0.1 alone."
+    return Finding(
+        id=finding_id(CLOSED, place.subject),
+        code=CLOSED,
+        role=FindingRole.CAUSE,
+        severity=Severity.WARNING if tries.count(Answer.OPEN) else Severity.CRITICAL,
+        confidence=LIKELY,
+        section=Section.DATABASE if place.is_database else Section.INFRASTRUCTURE,
+        subject=place.subject,
+        statement=f"{share} connection attempts to {place.label} are answered by RST{after}: nothing listens there.",
+        evidence=tries.ids,
+        would_refute=f"The server's own list of sockets showing a listener on {place.label} at that time.",
+        actions=(
+            Action(
+                owner="database" if place.is_database else "application",
+                horizon=Horizon.IMMEDIATE,
+                step=restart,
+                check=f"netdiag probe ports {place.label}",
+            ),
+        ),
+    )
+
+
+# db.unresponsive
+
+
+def judge_unresponsive(case: Case) -> Iterator[Judgement]:
+    for place in database_places(case):
+        question = Question(
+            code=SILENT,
+            could_show=lambda a: a.passed(Phase.SSL_REQUEST) or a.passed(Phase.STARTUP) or a.passed(Phase.TLS),
+            fine="{n} of {n} TCP connections to {place} were answered by the server itself, not by its kernel alone.",
+            found=partial(_unresponsive, case),
+            needs_login=False,
+        )
+        yield question.ask(case, place)
+
+
+def _unresponsive(case: Case, place: Place, sample: Sample) -> Judgement:
+    blackholes = _black_holes(case, place)
+    stalls = [a for a in sample.hits if _is_stall(a)]
+    in_tls = bool(stalls) and all(a.waterfall.failed_phase is Phase.TLS for a in sample.hits)
+    if in_tls and len(stalls) == len(sample.hits) and any(_is_black_hole(m) for m in blackholes):
+        return _explained_by_mtu(place, sample, blackholes)
+    untold = in_tls and not any(_is_told(m) for m in blackholes)
+    return _finding(
+        SILENT,
+        place,
+        sample,
+        statement=_unresponsive_statement(place, sample, untold),
+        confidence=None if untold or _unacknowledged(sample) else (LIKELY if stalls else POSSIBLE),
+        would_refute=f"An answer from {place.label} in phase {sample.hits[0].waterfall.failed_phase} to any client.",
+        step="On the server, see whether the process is stopped, swapping or out of workers; restart it if it is.",
+    )
+
+
+def _is_stall(attempt: Attempt) -> bool:
+    return attempt.failure is not None and attempt.failure.kind is FailureKind.TIMEOUT
+
+
+def _black_holes(case: Case, place: Place) -> tuple[Measurement[MtuMeasurement], ...]:
+    return case.evidence.of(MtuMeasurement, address=place.address)
+
+
+def _is_black_hole(measurement: Measurement[MtuMeasurement]) -> bool:
+    data = measurement.data
+    return data is not None and bool(data.to_target.black_hole or data.from_target.black_hole)
+
+
+def _is_told(measurement: Measurement[MtuMeasurement]) -> bool:
+    """The server's certificate comes towards us: that direction must have been settled."""
+    return measurement.data is not None and measurement.data.from_target.black_hole is not None
+
+
+def _explained_by_mtu(place: Place, sample: Sample, found: tuple[Measurement[MtuMeasurement], ...]) -> RuledOut:
+    cited = tuple(m for m in found if _is_black_hole(m))
+    return RuledOut(
+        code=SILENT,
+        subject=place.subject,
+        statement=f"{_share(place, sample)} stall in TLS, where the certificate fills whole packets and those vanish: "
+        "the server answers, its large packets do not arrive.",
+        smallest_fault="a server that leaves SSLRequest, one byte each way, unanswered",
+        evidence=tuple(sorted({*sample.ids, *ids(cited)})),
+    )
+
+
+def _unacknowledged(sample: Sample) -> bool:
+    """The last bytes we sent were never acknowledged: not even the server's kernel is known to have them."""
+    infos = [a.waterfall.info for a in sample.hits]
+    return any(info is not None and info.unacked > 0 for info in infos)
+
+
+def _unresponsive_statement(place: Place, sample: Sample, untold: bool) -> str:
+    first = sample.hits[0]
+    phase = first.waterfall.failed_phase or Phase.TCP
+    lasted = first.seconds(phase)
+    for_how_long = f" ({milliseconds(lasted)})" if lasted is not None else ""
+    ends = {
+        FailureKind.TIMEOUT: "then get no answer",
+        FailureKind.CLOSED: "are then closed without an answer",
+        FailureKind.RESET: "are then reset",
+    }
+    kind = first.failure.kind if first.failure else FailureKind.TIMEOUT
+    text = f"{_share(place, sample)} complete TCP and {ends.get(kind, 'then break')} in phase {phase}{for_how_long}."
+    if _unacknowledged(sample):
+        return f"{text} What we sent was not acknowledged either: a full accept queue or a filter looks the same."
+    if untold:
+        return f"{text} A black hole for the certificate's large packets looks the same: the MTU was not measured."
+    return text
+
+
+# db.tls-invalid
+
+
+def judge_tls(case: Case) -> Iterator[Judgement]:
+    for place in database_places(case):
+        yield _tls(case, place)
+
+
+def _tls(case: Case, place: Place) -> Judgement:
+    attempts = attempts_at(case, place)
+    hits = tuple(a for a in attempts if a.fate == TLS)
+    good = tuple(a for a in attempts if a.passed(Phase.TLS) and a.waterfall.tls)
+    if hits:
+        return _tls_finding(place, Sample(hits=hits, tested=(*hits, *good)))
+    if good:
+        outdated = tuple(a for a in good if _certificate(a) and _date_problem(a))
+        return _tls_note(place, outdated) if outdated else _tls_fine(place, good)
+    if any(a.waterfall.ssl_answer == "N" for a in attempts):
+        return NotMeasured(
+            code=TLS,
+            subject=place.subject,
+            statement=f"{place.label} offers no TLS, and sslmode={attempts[0].sslmode} goes on without.",
+            remedy="Set sslmode=require or more if this connection is meant to be encrypted.",
+        )
+    return open_question(TLS, case, place, attempts, needs_login=False)
+
+
+def _certificate(attempt: Attempt) -> Certificate | None:
+    """The one that was refused, as seen on a second connection without verification; else the one accepted."""
+    session = attempt.waterfall.tls_inspected or attempt.waterfall.tls
+    return session.certificate if session else None
+
+
+def _date_problem(attempt: Attempt) -> str | None:
+    """Judged by the time of the measurement, so that a replay next year says the same."""
+    certificate, then = _certificate(attempt), attempt.measurement.started
+    if certificate is None:
+        return None
+    if then > _instant(certificate.not_after):
+        return f"expired at {certificate.not_after}"
+    if then < _instant(certificate.not_before):
+        return f"not valid before {certificate.not_before}"
+    return None
+
+
+def _instant(text: str) -> datetime:
+    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _name_problem(attempt: Attempt, host: str) -> str | None:
+    certificate = _certificate(attempt)
+    if certificate is None or any(_matches(pattern, host) for pattern in certificate.names):
+        return None
+    return f"made out to {', '.join(certificate.names[:3]) or certificate.subject}, not to {host}"
+
+
+def _matches(pattern: str, host: str) -> bool:
+    """RFC 6125: a wildcard stands for the whole leftmost label and nothing else."""
+    pattern, host = pattern.lower().rstrip("."), host.lower().rstrip(".")
+    if pattern.startswith("*."):
+        return host.partition(".")[2] == pattern[2:]
+    return pattern == host
+
+
+def _tls_problem(attempt: Attempt, host: str) -> str:
+    """Dates, then the name where sslmode demands it, then what the TLS library said."""
+    named = _name_problem(attempt, host) if attempt.sslmode == "verify-full" else None
+    problem = _date_problem(attempt) or named
+    if problem:
+        return f"its certificate is {problem}"
+    detail = attempt.failure.detail if attempt.failure and attempt.failure.detail else "no reason given"
+    certificate = _certificate(attempt)
+    return f"{detail} (issuer {certificate.issuer})" if certificate else detail
+
+
+def _tls_finding(place: Place, sample: Sample) -> Finding:
+    first = sample.hits[0]
+    problem = _tls_problem(first, place.endpoint.host)
+    return _finding(
+        TLS,
+        place,
+        sample,
+        statement=f"{_share(place, sample)} fail at TLS with sslmode={first.sslmode}: {problem}. Not the network.",
+        confidence=CERTAIN,
+        would_refute=f"A TLS session with {place.label} that passes under the same sslmode and root certificate.",
+        step="Install a certificate that is in date, made out to the name in the DSN and signed by a root it trusts.",
+    )
+
+
+def _tls_note(place: Place, outdated: tuple[Attempt, ...]) -> Finding:
+    first = outdated[0]
+    return Finding(
+        id=finding_id(TLS, place.subject),
+        code=TLS,
+        role=FindingRole.NOTE,
+        severity=Severity.INFO,
+        confidence=CERTAIN,
+        section=Section.DATABASE,
+        subject=place.subject,
+        statement=f"The certificate of {place.label} is {_date_problem(first)}; sslmode={first.sslmode} does not look.",
+        evidence=ids(a.measurement for a in outdated),
+        would_refute="A certificate that is in date at the time of the run.",
+        actions=(
+            Action(
+                owner="database",
+                horizon=Horizon.LONG_TERM,
+                step="Renew the certificate before a client asks for sslmode=verify-full.",
+                check=f"netdiag probe database {place.label}",
+            ),
+        ),
+    )
+
+
+def _tls_fine(place: Place, good: tuple[Attempt, ...]) -> RuledOut:
+    certificate = _certificate(good[0])
+    until = f"; the certificate is valid until {certificate.not_after}" if certificate else ""
+    n = len(good)
+    return RuledOut(
+        code=TLS,
+        subject=place.subject,
+        statement=f"{n} of {n} TLS sessions with {place.label} passed under sslmode={good[0].sslmode}{until}.",
+        smallest_fault=f"a certificate that fails sslmode={good[0].sslmode} in more than {unseen_share(n)} of sessions",
+        evidence=ids(a.measurement for a in good),
+    )
+
+
+# db.slow
+
+
+def judge_slow(case: Case) -> Iterator[Judgement]:
+    for place in database_places(case):
+        yield _slow(case, place)
+
+
+def _slow(case: Case, place: Place) -> Judgement:
+    attempts = attempts_at(case, place)
+    clean = tuple(a for a in attempts if _is_clean(a))
+    slow = tuple(a for a in clean if _slow_phase(a))
+    if not clean:
+        return open_question(SLOW, case, place, attempts, needs_login=False)
+    if len(slow) >= SLOW_ATTEMPTS:
+        return _slow_finding(place, Sample(hits=slow, tested=clean))
+    longest = max(t.seconds for a in clean for t in a.waterfall.phases if t.phase is not Phase.TCP)
+    return RuledOut(
+        code=SLOW,
+        subject=place.subject,
+        statement=f"The longest phase of {len(clean)} connections to {place.label} took {milliseconds(longest)}.",
+        smallest_fault=f"{SLOW_ATTEMPTS} connections with a phase of {milliseconds(SLOW_PHASE_S)} "
+        f"and {SLOW_PHASE_ROUND_TRIPS:.0f} round trips",
+        evidence=ids(a.measurement for a in clean),
+    )
+
+
+def _is_clean(attempt: Attempt) -> bool:
+    """Answered, with a round trip to compare with, and without a retransmission that would explain the delay."""
+    info = attempt.waterfall.info
+    retransmitted = info is not None and info.total_retrans > 0
+    answered = attempt.fate != LOCAL and any(attempt.passed(p) for p in Phase if p is not Phase.TCP)
+    return answered and attempt.waterfall.handshake.rtt_s is not None and not retransmitted
+
+
+def _slow_phase(attempt: Attempt) -> Phase | None:
+    """The longest phase if it is slow by both measures."""
+    rtt = attempt.waterfall.handshake.rtt_s or 0.0
+    bound = max(SLOW_PHASE_S, SLOW_PHASE_ROUND_TRIPS * rtt)
+    slow = [t for t in attempt.waterfall.phases if attempt.passed(t.phase) and t.phase is not Phase.TCP]
+    worst = max(slow, key=lambda t: t.seconds, default=None)
+    return worst.phase if worst and worst.seconds >= bound else None
+
+
+def _slow_finding(place: Place, sample: Sample) -> Finding:
+    first = sample.hits[0]
+    phase = _slow_phase(first) or Phase.STARTUP
+    took = sorted(seconds for a in sample.hits if (seconds := a.seconds(phase)) is not None)
+    rtt = min(a.waterfall.handshake.rtt_s or 0.0 for a in sample.hits)
+    span = f"{milliseconds(took[0])} to {milliseconds(took[-1])}" if len(took) > 1 else milliseconds(took[0])
+    statement = (
+        f"{_share(place, sample)} spend {span} in phase {phase}, over a path with a round trip of {milliseconds(rtt)}"
+    )
+    finding = _finding(
+        SLOW,
+        place,
+        sample,
+        statement=f"{statement} and without a retransmission of ours.",
+        confidence=LIKELY,
+        would_refute=f"The same phase below {milliseconds(SLOW_PHASE_S)} from the same place.",
+        step=_SLOW_STEPS.get(phase, "See what the server waits for in this phase: its log, its locks, its load."),
+    )
+    return replace(finding, severity=Severity.WARNING)  # slow is not down
+
+
+_SLOW_STEPS = {
+    Phase.STARTUP: "See what authentication waits for: reverse DNS (log_hostname), LDAP, RADIUS, or a loaded server.",
+    Phase.READY: "On YugabyteDB, catalogue reads from the master leader: measure the round trip to it, use a pool.",
+    Phase.FIRST_QUERY: "Compare with the second query: a slow first one alone is a cold catalogue cache; use a pool.",
+}
+
+
+def _rule(code: str, judge: Callable[[Case], Iterator[Judgement]], fires: str, quiet: str, refuted_by: str) -> Rule:
+    return Rule(code=code, section=Section.DATABASE, fires=fires, quiet=quiet, refuted_by=refuted_by, judge=judge)
+
+
+def _said_rule(code: str, fires: str, quiet: str) -> Rule:
+    return _rule(code, partial(_judge, QUESTIONS[code]), fires, quiet, "The same login, let through by the server.")
+
+
+RULES = (
+    _rule(
+        CLOSED,
+        judge_closed,
+        "RST answers the connection attempts, and it comes from the host's own distance.",
+        "An ICMP error stands behind the refusal, or the RST comes from nearer than the host: that is firewall.reject.",
+        "A listener on the port at the time of the run.",
+    ),
+    _said_rule(AUTH, "SQLSTATE 28P01, or 28000 of a method or role.", "No user, no password: nothing is concluded."),
+    _said_rule(HBA, "SQLSTATE 28000 before any password is asked.", "28P01: a line matched, the password did not."),
+    _said_rule(LIMIT, "SQLSTATE 53300.", "Silent drops of a full accept queue: no SQLSTATE comes."),
+    _said_rule(STARTING, "SQLSTATE 57P03.", "A server that says nothing at all: that is db.unresponsive."),
+    _said_rule(NO_DATABASE, "SQLSTATE 3D000.", "A login that is refused before the database is looked up."),
+    _said_rule(SERVER_ERROR, "Any other error of the server during login or the first queries.", "A code of its own."),
+    _rule(
+        SILENT,
+        judge_unresponsive,
+        "TCP completes, which the kernel does alone, and the server then says nothing, closes or resets.",
+        "Another protocol answers (lb.wrong-protocol), or TLS stalls on a proven black hole (mtu.black-hole).",
+        "An answer of the server in that phase.",
+    ),
+    _rule(
+        TLS,
+        judge_tls,
+        "TLS fails as the sslmode demands: out of date, wrong name, unknown issuer, no TLS where it is required.",
+        "sslmode does not look at the certificate: an expired one is a note, not a cause.",
+        "A session that passes under the same sslmode.",
+    ),
+    _rule(
+        SLOW,
+        judge_slow,
+        "A phase takes a second and ten round trips, more than once, without a retransmission.",
+        "A long path (it is measured against the round trip), or loss (retransmissions explain the delay).",
+        "The same phase fast from the same place.",
+    ),
+)
