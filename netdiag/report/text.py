@@ -75,7 +75,8 @@ def _paragraphs(paragraphs: Iterable[str]) -> Iterator[str]:
     for index, paragraph in enumerate(paragraphs):
         if index:
             yield ""
-        yield from _wrap("", paragraph)
+        # A line of dashes alone, at the margin, would make a heading of the line above it.
+        yield from (line if set(line) - set("-=") else f" {line}" for line in _wrap("", paragraph))
 
 
 def _wrap(prefix: str, text: str, tail: str = "") -> list[str]:
