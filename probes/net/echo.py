@@ -133,19 +133,24 @@ class _Series:
                 self._send(probe)
 
     def _send(self, probe: _Probe) -> None:
-        packet = encode_echo(self._family, self._identifier, probe.sequence, self._payload)
-        for _attempt in range(2):
-            self._read_errors()  # an earlier probe's ICMP error would otherwise fail this probe's send
-            probe.sent_wall_ns, probe.sent_monotonic = time.time_ns(), self._clock.monotonic()
-            try:
-                self._sock.send(packet)
-            except OSError as error:
-                probe.not_sent = from_os_error(error, "send")
-                continue
-            probe.not_sent = None
+        self._read_errors()
+        error = self._try_send(probe)
+        if error is not None and self._read_errors():
+            error = self._try_send(probe)  # the errno was an earlier probe's ICMP error; nothing had been sent
+        if error is None:
             self._by_stamp_id.append(probe.sequence)
-            return
-        self._restart_stamp_ids()
+        else:
+            probe.not_sent = from_os_error(error, "send")
+            self._restart_stamp_ids()
+
+    def _try_send(self, probe: _Probe) -> OSError | None:
+        packet = encode_echo(self._family, self._identifier, probe.sequence, self._payload)
+        probe.sent_wall_ns, probe.sent_monotonic = time.time_ns(), self._clock.monotonic()
+        try:
+            self._sock.send(packet)
+        except OSError as error:
+            return error
+        return None
 
     def _restart_stamp_ids(self) -> None:
         """Older kernels count a failed send, newer ones do not: begin again at 0 instead of guessing."""
@@ -191,23 +196,24 @@ class _Series:
             return
         probe.answered_monotonic, probe.receive_ns = self._clock.monotonic(), stamp
 
-    def _read_errors(self) -> None:
+    def _read_errors(self) -> bool:
+        """Empty the error queue; whether an ICMP error was in it."""
+        errors = False
         for message in drain(self._sock):
-            if message.error is None:
-                continue
-            if message.error.origin == Origin.TIMESTAMPING:
+            icmp = message.error.icmp() if message.error is not None else None
+            if icmp is not None:
+                self._note_error(message, icmp)
+                errors = True
+            elif message.error is not None and message.error.origin == Origin.TIMESTAMPING:
                 self._note_transmit(message.error.data, message.stamp_ns)
-            else:
-                self._note_error(message, message.error.icmp())
+        return errors
 
     def _note_transmit(self, stamp_id: int, stamp: int | None) -> None:
         if stamp_id < len(self._by_stamp_id):
             self._probes[self._by_stamp_id[stamp_id]].transmit_ns = stamp
 
-    def _note_error(self, message: QueuedMessage, icmp: IcmpError | None) -> None:
+    def _note_error(self, message: QueuedMessage, icmp: IcmpError) -> None:
         """The queue quotes our packet from its ICMP header on."""
-        if icmp is None:
-            return
         try:
             probe = self._probe_of(decode_echo(message.payload))
         except MalformedPacket:
