@@ -110,7 +110,7 @@ class QueryResult:
 
 
 class DatabaseSession(Protocol):
-    """The later phases of a session: PostgresSession, or libpq in its place. All but terminate() raise NetworkFailure."""
+    """The later phases: PostgresSession, or libpq in its place. All but terminate() raise NetworkFailure."""
 
     async def authenticate(self, user: str, password: Secret | None, dbname: str | None, deadline: float) -> None: ...
 
