@@ -78,6 +78,7 @@ class Delays:
 
     method: str
     rtts: tuple[float, ...]
+    echoes: tuple[float, ...]  # ICMP beside TCP, where there is both
     evidence: tuple[str, ...]
 
     @property
@@ -91,7 +92,10 @@ class Delays:
     def shown(self) -> str:
         kind = "TCP handshakes" if self.method == "tcp" else "ICMP echoes"
         figures = [("minimum", self.minimum), ("p50", self.percentile(50)), ("p95", self.percentile(95))]
-        return ", ".join(f"{name} {milliseconds(s)}" for name, s in figures) + f" of {len(self.rtts)} {kind}"
+        shown = ", ".join(f"{name} {milliseconds(s)}" for name, s in figures) + f" of {len(self.rtts)} {kind}"
+        if not self.echoes:
+            return shown
+        return f"{shown} (ICMP echo: minimum {milliseconds(self.echoes[0])} of {len(self.echoes)})"
 
 
 def judge_latency(case: Case) -> Iterator[Judgement]:
@@ -145,13 +149,22 @@ def _latency(case: Case, path: Path, baseline: Baseline, normal: float) -> Judge
 
 
 def _delays(case: Case, path: Path) -> Delays | None:
-    for method in ("tcp", "icmp"):
-        measured = sampled(case, path, method)
-        samples = (s for m in measured if m.data for s in m.data.samples)
-        rtts = sorted(s.rtt_s for s in samples if s.rtt_s is not None and s.outcome in ARRIVED)
-        if len(rtts) >= RTT_SAMPLES:
-            return Delays(method=method, rtts=tuple(rtts), evidence=ids(measured))
-    return None
+    measured = {method: sampled(case, path, method) for method in ("tcp", "icmp")}
+    rtts = {method: _rtts(of) for method, of in measured.items()}
+    method = next((method for method, found in rtts.items() if len(found) >= RTT_SAMPLES), None)
+    if method is None:
+        return None
+    return Delays(
+        method=method,
+        rtts=rtts[method],
+        echoes=rtts["icmp"] if method == "tcp" else (),
+        evidence=ids(m for kind, of in measured.items() if rtts[kind] for m in of),
+    )
+
+
+def _rtts(measured: Iterable[Sampled]) -> tuple[float, ...]:
+    samples = (s for m in measured if m.data for s in m.data.samples)
+    return tuple(sorted(s.rtt_s for s in samples if s.rtt_s is not None and s.outcome in ARRIVED))
 
 
 def _heavy_tail(delays: Delays, limit: float) -> bool:
@@ -361,17 +374,21 @@ def _loss(path: Path, tcp: Loss | None, icmp: Loss | None, limit: float, place: 
     if basis is None:
         return _loss_open(path, tcp, icmp)
     kind = "TCP" if basis is tcp else "ICMP echo"
-    note = ""
-    if basis is tcp and icmp is not None and icmp.low > limit:
-        note = f" ICMP echo loses {icmp.lost} of {icmp.sent} there: rate limited or filtered, as TCP is not affected."
     return RuledOut(
         code=LOSS,
         subject=path.subject,
-        statement=f"{kind} packets to {path.label}: {basis.lost} of {basis.sent} lost.{note}",
+        statement=f"{kind} packets to {path.label}: {basis.lost} of {basis.sent} lost."
+        f"{_echo_note(icmp, limit) if basis is tcp else ''}",
         smallest_fault=f"Loss of more than {percent(basis.high)} "
         f"({LEVEL:.0%} upper bound of {basis.lost} of {basis.sent}).",
-        evidence=ids_of(basis, icmp if note else None),
+        evidence=ids_of(basis, icmp),
     )
+
+
+def _echo_note(icmp: Loss | None, limit: float) -> str:
+    if icmp is None or icmp.low <= limit:
+        return _echo(icmp, only_tcp=False)
+    return f" ICMP echo loses {icmp.lost} of {icmp.sent} there: rate limited or filtered, as TCP is not affected."
 
 
 def ids_of(*losses: Loss | None) -> tuple[str, ...]:
@@ -421,7 +438,7 @@ def _loss_finding(path: Path, tcp: Loss, icmp: Loss | None, limit: float, place:
         section=Section.INFRASTRUCTURE,
         subject=path.subject,
         statement=f"The path to {path.label} loses {tcp.shown} of TCP packets, more than the {percent(limit)} allowed."
-        f"{runs}{_echo(icmp, only_tcp)}{place}",
+        f"{runs}{_echo(icmp, only_tcp=only_tcp)}{place}",
         evidence=ids_of(tcp, icmp),
         would_refute=f'A sequential loss test over the same path that answers "below {percent(limit)}", '
         "or the server's ListenDrops counter rising with each loss (a full accept queue drops SYNs as well).",
@@ -429,7 +446,7 @@ def _loss_finding(path: Path, tcp: Loss, icmp: Loss | None, limit: float, place:
     )
 
 
-def _echo(icmp: Loss | None, only_tcp: bool) -> str:
+def _echo(icmp: Loss | None, *, only_tcp: bool) -> str:
     if icmp is None:
         return ""
     if only_tcp:
@@ -437,7 +454,7 @@ def _echo(icmp: Loss | None, only_tcp: bool) -> str:
             f" ICMP echo loses none of {icmp.sent}: a full accept queue, a SYN policer or a firewall at the port is as "
             "likely as the path."
         )
-    return f" ICMP echo: {icmp.lost} of {icmp.sent}."
+    return f" ICMP echo: {icmp.lost} of {icmp.sent} lost."
 
 
 def _loss_actions(path: Path) -> tuple[Action, ...]:

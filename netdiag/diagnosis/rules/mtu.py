@@ -293,7 +293,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         code=BLACK_HOLE,
         section=Section.CONFIGURATION,
-        fires="In one direction packets up to a size arrive, larger ones vanish repeatedly, and no ICMP names the size.",
+        fires="In one direction packets up to a size arrive, larger ones vanish repeatedly and no ICMP names it.",
         quiet="Nothing of any size comes through, UDP is filtered, the MSS is merely low, or a router names the size.",
         refuted_by='An ICMP "fragmentation needed" / "packet too big" that explains the size, or a large packet that '
         "arrives.",

@@ -1,0 +1,285 @@
+"""region.latency and link.loss: expected figures come from Wilson's formula and the fibre's speed, worked by hand."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from netdiag.diagnosis.finding import Finding, FindingRole, NotMeasured, RuledOut, Severity
+from netdiag.diagnosis.rule import Case, Rule
+from netdiag.diagnosis.rules import link
+from netdiag.plan.model import Baseline, VantagePlan
+from probes.model import Outcome
+from tests.fakes.evidence import (
+    assert_deterministic,
+    assert_evidence_carries,
+    assert_one_each,
+    case,
+    endpoint,
+    judged,
+    latency,
+    target,
+)
+from tests.fakes.path_evidence import drawn, held, sampled, verdict
+
+RULES = {rule.code: rule for rule in link.RULES}
+LATENCY, LOSS = RULES["region.latency"], RULES["link.loss"]
+HERE = VantagePlan(region="us-east")
+FAR = endpoint(region="us-west")
+NORMAL = Baseline(source="us-east", target="us-west", rtt=0.050, loss=0.001)
+
+
+def far(*measurements, baselines=(NORMAL,), endpoints=(FAR,)) -> Case:
+    return case(*measurements, endpoints=endpoints, vantage=HERE, baselines=baselines)
+
+
+def only(rule: Rule, world: Case):
+    (judgement,) = judged(rule, world)
+    return judgement
+
+
+def steady(floor: float, n: int = 20, seed: int = 1) -> list[float]:
+    draw = random.Random(seed)
+    return [floor + draw.uniform(0, 0.002) for _ in range(n)]
+
+
+# region.latency
+
+
+def test_a_lifted_minimum_without_jitter_is_a_longer_route():
+    found = only(LATENCY, far(latency([0.2, *steady(0.2, 19)])))
+    assert isinstance(found, Finding)
+    assert found.severity is Severity.CRITICAL  # 200 ms is four times 50 ms
+    assert found.confidence == 0.9
+    assert "15,000 km" in found.statement  # (200 - 50) ms at 100 km per millisecond of round trip
+    assert "detour, not a queue" in found.statement
+    assert "of 20 TCP handshakes" in found.statement
+    assert found.subject.source == "us-east"
+    assert found.subject.target == "us-west"
+
+
+def test_the_same_minimum_with_a_longer_tail_is_queueing_and_not_a_detour():
+    found = only(LATENCY, far(latency([0.050, 0.051, *[0.09 + 0.001 * n for n in range(18)]])))
+    assert isinstance(found, Finding)
+    assert found.severity is Severity.WARNING
+    assert "queue" in found.statement
+    assert "detour" not in found.statement
+    assert "18 of 20" in found.statement
+
+
+def test_a_standing_queue_is_not_excluded_when_the_spread_is_large():
+    found = only(LATENCY, far(latency([0.09 + 0.01 * n for n in range(20)])))
+    assert isinstance(found, Finding)
+    assert found.confidence == 0.7
+    assert "not excluded" in found.statement
+
+
+@pytest.mark.parametrize("late", [1, 2])
+def test_single_late_samples_are_no_finding(late):
+    rtts = [0.3] * late + steady(0.050, 20 - late)
+    assert isinstance(only(LATENCY, far(latency(rtts))), RuledOut)
+
+
+def test_a_healthy_path_is_ruled_out_with_the_smallest_fault():
+    ruled = only(LATENCY, far(latency(steady(0.050))))
+    assert isinstance(ruled, RuledOut)
+    assert "75.0 ms" in ruled.smallest_fault  # 1.5 times 50 ms
+
+
+def test_on_a_short_path_ten_milliseconds_are_needed_and_not_a_factor():
+    near = Baseline(source="us-east", target="us-west", rtt=0.002)
+    assert isinstance(only(LATENCY, far(latency(steady(0.008)), baselines=(near,))), RuledOut)
+    assert isinstance(only(LATENCY, far(latency(steady(0.013)), baselines=(near,))), Finding)
+
+
+def test_without_a_baseline_an_absolute_figure_is_not_judged():
+    open_question = only(LATENCY, far(latency(steady(0.2)), baselines=()))
+    assert isinstance(open_question, NotMeasured)
+    assert "--against" in open_question.remedy
+
+
+def test_the_same_region_and_loopback_ask_for_no_baseline():
+    assert judged(LATENCY, far(latency(steady(0.001)), baselines=(), endpoints=(endpoint(region="us-east"),))) == []
+    local = endpoint("127.0.0.1")
+    assert judged(LATENCY, far(baselines=(), endpoints=(local,))) == []
+
+
+def test_a_baseline_of_the_endpoint_outranks_its_region():
+    own = Baseline(source="us-east", target="ysql", rtt=0.190)
+    assert isinstance(only(LATENCY, far(latency(steady(0.2)), baselines=(NORMAL, own))), RuledOut)
+
+
+def test_icmp_serves_where_tcp_has_too_few_round_trips():
+    world = far(latency([0.2, None, None]), latency(steady(0.2), method="icmp", ordinal=2))
+    found = only(LATENCY, world)
+    assert isinstance(found, Finding)
+    assert "ICMP echoes" in found.statement
+
+
+def test_an_unanswered_path_has_no_rtt():
+    assert isinstance(only(LATENCY, far(latency([None] * 20))), NotMeasured)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_step_of_any_size_is_told_on_the_right_side_of_the_limit(seed):
+    draw = random.Random(seed)
+    floor = draw.uniform(0.050, 0.300)
+    found = only(LATENCY, far(latency([floor, *steady(floor, 29, seed)])))
+    if floor > 0.075:
+        assert isinstance(found, Finding)
+        assert (found.severity is Severity.CRITICAL) == (floor >= 0.150)
+    elif floor < 0.073:  # the jitter of up to 2 ms stays below the limit
+        assert isinstance(found, RuledOut)
+
+
+# link.loss
+
+
+def test_ten_percent_of_four_hundred_is_critical_with_its_interval():
+    fates = [n % 10 == 3 for n in range(400)]
+    found = only(LOSS, far(sampled(fates)))
+    assert isinstance(found, Finding)
+    assert found.severity is Severity.CRITICAL
+    assert found.confidence == 0.97
+    assert "10% (95% CI 7.4-13%; 40 of 400)" in found.statement  # Wilson: 7.4 % to 13.3 %
+
+
+def test_two_percent_is_a_warning():
+    found = only(LOSS, far(sampled([n % 50 == 3 for n in range(600)])))
+    assert isinstance(found, Finding)
+    assert found.severity is Severity.WARNING
+
+
+@pytest.mark.parametrize(("lost", "sent"), [(1, 300), (1, 10), (2, 10), (0, 40)])
+def test_one_or_two_packets_are_no_finding(lost, sent):
+    fates = [True] * lost + [False] * (sent - lost)
+    assert not isinstance(only(LOSS, far(sampled(fates))), Finding)
+
+
+def test_no_loss_in_forty_rules_out_more_than_8_8_percent():
+    ruled = only(LOSS, far(sampled([False] * 40)))
+    assert isinstance(ruled, RuledOut)
+    assert "8.8%" in ruled.smallest_fault  # Wilson, 0 of 40
+
+
+def test_two_lost_of_ten_is_left_open():
+    left = only(LOSS, far(sampled([True, False, True, *[False] * 7])))
+    assert isinstance(left, NotMeasured)
+    assert "netdiag probe loss 198.51.100.7:5432" in left.remedy
+
+
+def test_total_silence_is_not_loss():
+    assert isinstance(only(LOSS, far(sampled([True] * 50))), NotMeasured)
+
+
+def test_icmp_loss_beside_clean_tcp_is_a_rate_limit():
+    ruled = only(LOSS, far(sampled([False] * 60), sampled([n % 2 == 0 for n in range(100)], method="icmp")))
+    assert isinstance(ruled, RuledOut)
+    assert "ICMP echo loses 50 of 100" in ruled.statement
+    assert len(ruled.evidence) == 2
+
+
+def test_icmp_alone_never_proves_loss_but_clean_echoes_rule_it_out():
+    host = endpoint(port=None, role="host", database=False)
+    lossy = sampled([n % 3 == 0 for n in range(90)], method="icmp", at=target(of=host))
+    assert isinstance(only(LOSS, far(lossy, endpoints=(host,))), NotMeasured)
+    clean = sampled([False] * 90, method="icmp", at=target(of=host))
+    assert isinstance(only(LOSS, far(clean, endpoints=(host,))), RuledOut)
+
+
+def test_attempts_that_were_not_sent_do_not_count():
+    unsent = latency([None] * 100, lost=Outcome.NOT_SENT)
+    count = replace(unsent.data.loss, sent=0, lost=0, not_sent=100, longest_run=0, ratio=None)
+    world = far(replace(unsent, data=replace(unsent.data, loss=count)))
+    assert isinstance(only(LOSS, world), NotMeasured)
+
+
+def test_clean_echoes_beside_lossy_tcp_lower_the_confidence():
+    fates = [n % 5 == 0 for n in range(200)]
+    found = only(LOSS, far(sampled(fates), sampled([False] * 200, method="icmp")))
+    assert isinstance(found, Finding)
+    assert found.confidence == 0.7
+    assert "accept queue" in found.statement
+
+
+def test_a_sequential_verdict_above_fires_and_below_rules_out():
+    draw = random.Random(5)
+    assert isinstance(only(LOSS, far(verdict(drawn(80, 0.12, draw), "above"))), Finding)
+    quiet = [True, *[False] * 59]
+    assert isinstance(only(LOSS, far(sampled(quiet))), NotMeasured)
+    assert isinstance(only(LOSS, far(sampled(quiet), verdict([False] * 100, "below"))), RuledOut)
+
+
+def test_the_held_sessions_retransmissions_count():
+    found = only(LOSS, far(sampled([False] * 10), held([1 if n % 12 == 0 else 0 for n in range(240)])))
+    assert isinstance(found, Finding)
+    assert "20 of 270" in found.statement  # 10 + 240 exchanges + 20 retransmissions
+    assert len(found.evidence) == 2
+
+
+def test_a_declared_baseline_raises_the_limit():
+    known = Baseline(source="us-east", target="us-west", loss=0.10)
+    fates = [n % 20 == 0 for n in range(400)]
+    assert isinstance(only(LOSS, far(sampled(fates))), Finding)
+    assert isinstance(only(LOSS, far(sampled(fates), baselines=(known,))), RuledOut)
+
+
+def test_runs_of_losses_are_named_and_widen_the_interval():
+    burst = [n % 50 < 5 for n in range(400)]
+    spread = [n % 10 == 0 for n in range(400)]
+    bursty, even = (only(LOSS, far(sampled(fates))) for fates in (burst, spread))
+    assert isinstance(bursty, Finding)
+    assert isinstance(even, Finding)
+    assert "Up to 5 in a row" in bursty.statement
+    assert "runs of losses allowed for" in bursty.statement
+    assert "40 of 400" in bursty.statement
+    assert "runs of losses" not in even.statement
+
+
+def test_what_several_addresses_share_is_said():
+    lossy, clean = [n % 8 == 0 for n in range(200)], [False] * 200
+    one, two = target("198.51.100.7"), target("198.51.100.8")
+    shared = judged(LOSS, far(sampled(lossy, at=one), sampled(lossy, at=two)))
+    assert all("all addresses measured" in j.statement for j in shared)
+    alone = judged(LOSS, far(sampled(lossy, at=one), sampled(clean, at=two)))
+    assert [type(j) for j in alone] == [Finding, RuledOut]
+    assert "at or near 198.51.100.7" in alone[0].statement
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.003])
+def test_a_healthy_path_fires_in_under_half_a_percent_of_runs(rate):
+    """The rate stated beside LINK_LOSS_PACKETS_LOST; 1,000 runs of 30 to 400 packets."""
+    draw = random.Random(20240125)
+    fired = 0
+    for _ in range(1000):
+        fates = drawn(draw.randint(30, 400), rate, draw)
+        fired += isinstance(only(LOSS, far(sampled(fates))), Finding)
+    assert fired == 0 if rate == 0.0 else fired <= 5
+
+
+def test_real_loss_of_any_strength_is_found():
+    """From 6 % on, 300 packets leave the lower bound above 1 % but for one run in thousands."""
+    draw = random.Random(7)
+    for _ in range(200):
+        rate = draw.uniform(0.06, 0.6)
+        found = only(LOSS, far(sampled(drawn(300, rate, draw))))
+        assert isinstance(found, Finding)
+        assert found.role is FindingRole.CAUSE
+
+
+@pytest.mark.parametrize("code", sorted(RULES))
+def test_judgements_keep_to_the_rules_of_every_rule(code):
+    rule, draw = RULES[code], random.Random(11)
+    lossy = drawn(200, 0.1, draw)
+    worlds = [
+        far(),
+        far(latency(steady(0.2)), sampled(lossy, ordinal=2)),
+        far(latency(steady(0.05)), sampled([False] * 40, method="icmp", ordinal=2)),
+        far(sampled(lossy), sampled([False] * 100, at=target("198.51.100.8")), held([0] * 50)),
+    ]
+    for seed, world in enumerate(worlds):
+        assert_one_each(rule, world)
+        assert_deterministic(rule, world, seed)
+        assert_evidence_carries(rule, world)
