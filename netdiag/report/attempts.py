@@ -12,7 +12,9 @@ from netdiag.evidence import Run
 from netdiag.report.evidence_rows import succeeded
 from probes.database import DatabaseMeasurement
 from probes.latency import LatencyMeasurement
+from probes.loss import LossMeasurement
 from probes.model import FailureKind, Measurement, Outcome, value
+from probes.ports import PortsMeasurement
 
 LEVEL = 0.95
 _LOCAL = frozenset({FailureKind.LOCAL, FailureKind.CREDENTIALS})
@@ -20,12 +22,11 @@ _LOCAL = frozenset({FailureKind.LOCAL, FailureKind.CREDENTIALS})
 
 @value
 class Attempt:
-    """One attempt that left this host. ``at_s`` is seconds since the run's start (wall clock between measurements)."""
+    """An attempt that left this host. ``at_s``: seconds since the run's start (wall clock between measurements)."""
 
     address: str
     kind: str  # "database connections", "TCP handshakes", "ICMP echoes"
     at_s: float
-    good: bool
 
 
 @value
@@ -40,10 +41,11 @@ class Detection:
     watched_s: float  # from the first attempt to the last
 
 
-def service_attempts(run: Run) -> tuple[tuple[Attempt, ...], tuple[str, ...], str]:
-    """What the users meet: attempts, the measurements they come from, and which place they stand for.
+def service_attempts(run: Run) -> tuple[tuple[bool, ...], tuple[str, ...], str]:
+    """What the users meet: per attempt whether it went well; the measurements these come from; what they are called.
 
-    Connections to the load balancer where it was measured, else to every database, else TCP handshakes.
+    Connections to the load balancer where it was measured, else to every database, else TCP handshakes, else the
+    port probe's connections.
     """
     balancers = {endpoint.name for endpoint in run.plan.endpoints if endpoint.role == "load-balancer"}
     database = run.evidence.of(DatabaseMeasurement)
@@ -53,19 +55,29 @@ def service_attempts(run: Run) -> tuple[tuple[Attempt, ...], tuple[str, ...], st
         (through, "connection attempts through the load balancer"),
         (database, "connection attempts"),
         (handshakes, "TCP handshakes"),
+        (run.evidence.of(PortsMeasurement), "TCP connections"),
     )
     for measurements, words in choices:
-        found = tuple(attempt for m in measurements for attempt in attempts_of(run, m))
+        found = tuple(good for m in measurements for good in _results(m.data))
         if found:
             return found, tuple(m.id for m in measurements), words
     return (), (), "connection attempts"
 
 
+def _results(data: Any) -> Iterator[bool]:
+    if not isinstance(data, PortsMeasurement):
+        yield from (good for _, good in _sent(data))
+        return
+    for attempt in data.attempts:  # these have no time of their own
+        if not attempt.control and attempt.handshake.outcome is not Outcome.NOT_SENT:
+            yield attempt.handshake.outcome is Outcome.ANSWERED
+
+
 def attempts_of(run: Run, measurement: Measurement[Any]) -> Iterator[Attempt]:
     """The attempts of one measurement that were really sent; nothing for a probe that makes none of this kind."""
     start = (measurement.started - run.started).total_seconds()
-    for offset, good in _sent(measurement.data):
-        yield Attempt(address=measurement.target.label(), kind=_kind(measurement.data), at_s=start + offset, good=good)
+    for offset, _ in _sent(measurement.data):
+        yield Attempt(address=measurement.target.label(), kind=_kind(measurement.data), at_s=start + offset)
 
 
 def _kind(data: Any) -> str:
@@ -81,7 +93,7 @@ def _sent(data: Any) -> Iterator[tuple[float, bool]]:
             if attempt.outcome is not Outcome.NOT_SENT and not local:
                 yield attempt.started_s, succeeded(attempt)
         return
-    for sample in getattr(data, "samples", ()):  # latency, and loss whatever its type is called
+    for sample in data.samples if isinstance(data, LatencyMeasurement | LossMeasurement) else ():
         if sample.outcome is not Outcome.NOT_SENT and sample.sent_s is not None:
             yield sample.sent_s, sample.outcome is Outcome.ANSWERED
 

@@ -305,8 +305,8 @@ def _ruled_out(diagnosis: Diagnosis, numbered: Numbers) -> Listing[Exclusion]:
     lines = (
         Exclusion(
             code=one.code,
-            text=_about(one.statement, one.subject),
-            smallest_fault=one.smallest_fault,
+            text=_sentence(_about(one.statement, one.subject)),
+            smallest_fault=_sentence(one.smallest_fault),
             evidence=_cite(one.evidence, numbered),
         )
         for one in diagnosis.ruled_out
@@ -316,7 +316,8 @@ def _ruled_out(diagnosis: Diagnosis, numbered: Numbers) -> Listing[Exclusion]:
 
 def _not_measured(diagnosis: Diagnosis) -> Listing[Gap]:
     gaps = (
-        Gap(code=one.code, text=_about(one.statement, one.subject), remedy=one.remedy) for one in diagnosis.not_measured
+        Gap(code=one.code, text=_sentence(_about(one.statement, one.subject)), remedy=one.remedy)
+        for one in diagnosis.not_measured
     )
     return _listing("Not Measured", gaps, "Nothing that was asked for.")
 

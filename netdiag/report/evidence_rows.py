@@ -11,6 +11,7 @@ from typing import Any
 from netdiag.evidence import Run
 from netdiag.report.figures import duration, loss, percent, proportion, stamp
 from netdiag.report.model import EvidenceRow
+from netdiag.report.places import names_only
 from netdiag.report.reproduce import reproduce
 from probes.database import DatabaseMeasurement, HeldSession, Phase, Waterfall
 from probes.latency import LatencyMeasurement, LossCount, RttSummary
@@ -54,7 +55,7 @@ def where(measurement: Measurement[Any]) -> str:
     target = measurement.target
     host = f"[{target.host}]" if ":" in target.host else target.host
     place = host if target.port is None else f"{host}:{target.port}"
-    name = f"{target.endpoint} " if target.endpoint and target.endpoint != target.host else ""
+    name = f"{target.endpoint} " if target.endpoint and not names_only(target.endpoint, target.host) else ""
     return f"{name}{place} ({target.address})" if target.address not in (None, target.host) else f"{name}{place}"
 
 

@@ -54,7 +54,7 @@ def _figure(text: str, evidence: tuple[str, ...]) -> Cited:
 def failure_ratio(run: Run, numbered: Numbers) -> FailureRatio | None:
     """Failed attempts of those that the service was asked; None where none was made."""
     attempts, measurements, words = service_attempts(run)
-    interval = wilson(failed := sum(not attempt.good for attempt in attempts), len(attempts))
+    interval = wilson(failed := attempts.count(False), len(attempts))
     if interval is None:
         return None
     cited = tuple(numbered[name] for name in measurements)

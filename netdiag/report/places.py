@@ -32,5 +32,12 @@ def _endpoint(subject: Subject) -> str | None:
         address = f"[{address}]:{subject.port}" if ":" in address else f"{address}:{subject.port}"
     elif subject.port is not None:
         address = f"port {subject.port}"
-    name = subject.endpoint if subject.endpoint not in (subject.source, subject.target) else None
+    if address == _span(subject.source, subject.target):
+        return None
+    name = subject.endpoint if subject.endpoint not in (subject.source, subject.target, address) else None
     return " ".join(part for part in (name, address) if part) or None
+
+
+def names_only(endpoint: str, host: str) -> bool:
+    """``endpoint`` is just the ``host`` or ``host:port`` that somebody typed: no name of its own."""
+    return host in (endpoint, endpoint.rpartition(":")[0].strip("[]"))

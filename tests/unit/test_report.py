@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +14,7 @@ from netdiag.evidence import Evidence
 from netdiag.plan.model import Ticket
 from netdiag.report import json, markdown, text
 from netdiag.report.compile import compile_report
+from netdiag.report.evidence_rows import where
 from netdiag.report.places import place
 from netdiag.report.summary import five_lines
 from probes.model import Target
@@ -225,6 +227,8 @@ def test_an_empty_ticket_id_is_no_id():
         (Subject(source="us-east", target="us-west"), "us-east -> us-west"),
         (Subject(endpoint="db", address="2001:db8::1", port=5433), "db [2001:db8::1]:5433"),
         (Subject(target="db", endpoint="db", hop="3 (198.18.0.1)"), "db, hop 3 (198.18.0.1)"),
+        (Subject(endpoint="db:1", address="db", port=1), "db:1"),
+        (Subject(target="192.0.2.1:1", endpoint="192.0.2.1:1", address="192.0.2.1", port=1), "192.0.2.1:1"),
         (Subject(resolver="198.18.1.53", name="db.example"), "name db.example, resolver 198.18.1.53"),
     ],
 )
@@ -232,7 +236,21 @@ def test_place(subject, words):
     assert place(subject) == words
 
 
-def test_a_third_party_measurement_shows_its_outcome_only():
-    stranger = worlds.measurement("weather", Target(host="db.example"), object())
+@pytest.mark.parametrize("data", [object(), {"loss": 3, "samples": [1]}, SimpleNamespace(samples=[1], rtt=2, loss=3)])
+def test_a_third_party_measurement_shows_its_outcome_only(data):
+    stranger = worlds.measurement("weather", Target(host="db.example"), data)
     row = compile_report(worlds.run(stranger), worlds.silent()[1]).evidence.items[0]
     assert (row.value, row.reproduce) == ("measured", "netdiag probe weather db.example")
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        (Target(host="192.0.2.1", address="192.0.2.1", port=1, endpoint="192.0.2.1:1"), "192.0.2.1:1"),
+        (Target(host="2001:db8::1", port=1, endpoint="[2001:db8::1]:1"), "[2001:db8::1]:1"),
+        (Target(host="db", address="192.0.2.1", endpoint="db"), "db (192.0.2.1)"),
+        (Target(host="db", port=1, endpoint="ysql"), "ysql db:1"),
+    ],
+)
+def test_a_target_is_named_once(target, words):
+    assert where(worlds.measurement("path", target, None)) == words

@@ -14,6 +14,7 @@ from netdiag.report.figures import duration, percent, proportion, stamp
 from netdiag.report.impact import attempts_to_show
 from probes.database import Phase
 from probes.model import Failure, FailureKind, Outcome
+from probes.ports import PortState
 from probes.stats.intervals import wilson
 from tests.unit.golden import worlds
 
@@ -126,12 +127,17 @@ def test_what_never_left_this_host_is_no_failure():
         worlds.waterfall(3, Phase.STARTUP, local),
     )
     run = worlds.run(worlds.measurement("database", worlds.EAST, worlds.database(attempts, worlds.EAST)))
-    assert [attempt.good for attempt in service_attempts(run)[0]] == [True]
+    assert service_attempts(run)[0] == (True,)
 
 
 def test_without_a_database_the_handshakes_count():
     run = worlds.run(worlds.measurement("latency", worlds.EAST, worlds.latency([0.01, None])))
     attempts, _, words = service_attempts(run)
-    assert ([attempt.good for attempt in attempts], words) == ([True, False], "TCP handshakes")
+    assert (attempts, words) == ((True, False), "TCP handshakes")
     echoes = worlds.run(worlds.measurement("latency", worlds.EAST, worlds.latency([None], method="icmp")))
     assert service_attempts(echoes)[0] == ()
+
+
+def test_without_handshakes_the_port_probe_counts_and_its_controls_do_not():
+    run = worlds.run(worlds.measurement("ports", worlds.EAST, worlds.ports(PortState.SILENT)))
+    assert service_attempts(run) == ((False,) * 4, ("app-1/ports/198.18.1.30:5433/1",), "TCP connections")
