@@ -250,10 +250,15 @@ class Sampler:
         if self._room() < 0:
             return not_sent(sequence), TimestampSource.USER
         request = HandshakeRequest(address=self.address, port=self._port, timeout_s=self._timeout_s)
-        handshake = await self._context.network.handshake(request)
-        # Counted back from its end, since the network may have held the attempt to keep to the run's ceiling.
-        sent_s = self._context.clock.monotonic() - handshake.seconds - self._start
-        sample = sample_of_handshake(sequence, sent_s, handshake)
+        try:
+            async with asyncio.timeout(self._context.remaining()):
+                handshake = await self._context.network.handshake(request)
+        except (
+            TimeoutError
+        ):  # the network held it so long, to keep to the run's ceiling, that its own timeout never came
+            return not_sent(sequence), TimestampSource.USER
+        sent = self._context.clock.monotonic() - handshake.seconds  # counted back, for the same reason
+        sample = sample_of_handshake(sequence, sent - self._start, handshake)
         # A RST's time is the user's, whatever clock the connection had.
         refused = handshake.outcome is Outcome.REFUSED and handshake.rtt_s is None
         return sample, TimestampSource.USER if refused else handshake.timestamp_source

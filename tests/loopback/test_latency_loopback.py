@@ -137,3 +137,16 @@ async def test_echoes(context):
     verdict = await loss.measure(context, at(None), loss.LossOptions(method="icmp", interval_s=0.002))
     assert (verdict.answer, verdict.loss.sent, verdict.loss.lost) == ("below", 120, 0)
     assert [s.sequence for s in verdict.samples] == list(range(120))
+
+
+async def test_the_ceiling_on_connections_pushes_nothing_past_the_deadline(listener):
+    """Thirty attempts in 1.5 s are asked for, five a second are allowed: what does not fit is NOT_SENT."""
+    clock = SystemClock()
+    network = KernelNetwork(clock, connections_per_second=5.0)
+    context = Context(network=network, clock=clock, vantage=Vantage(name="test"), deadline=clock.monotonic() + 3.0)
+    options = latency.LatencyOptions(count=30, interval_s=0.05, timeout_s=0.5)
+    measured = await latency.measure(context, at(listener.port), options)
+    outcomes = [s.outcome for s in measured.samples]
+    assert max(s.sent_s or 0.0 for s in measured.samples) <= 3.0
+    assert outcomes.count(Outcome.ANSWERED) == listener.accepted() > 0
+    assert measured.loss.not_sent == 30 - outcomes.count(Outcome.ANSWERED) > 0
