@@ -101,8 +101,8 @@ def _backend_down(place: Place, sample: Sample) -> Finding:
         BACKEND,
         place,
         sample,
-        statement=f"{share} connections to balancer {place.label} complete TCP and are {how}{took} without a byte: it has "
-        "no live backend, or speaks the PROXY protocol to a server that does not.",
+        statement=f"{share} connections to balancer {place.label} complete TCP and are {how}{took} without a byte: "
+        "it has no live backend, or speaks the PROXY protocol to a server that does not.",
         confidence=POSSIBLE,
         would_refute=f"The balancer's own status showing a live backend for {place.label} at that time.",
         action=Action(

@@ -96,11 +96,11 @@ def places(case: Case) -> tuple[Place, ...]:
 
 
 def sockets(case: Case) -> tuple[Place, ...]:
-    """places() with each address and port only once: of endpoints that share it, a database's, else the first."""
+    """places() with each address and port only once: of endpoints that share it, a declared database, else the first."""
     chosen: dict[tuple[str | None, int, str], Place] = {}
     for place in places(case):
         key = (place.address, place.port, "" if place.address else place.endpoint.host)
-        if key not in chosen or (place.is_database and not chosen[key].is_database):
+        if key not in chosen or (place.endpoint.database and not chosen[key].endpoint.database):
             chosen[key] = place
     return tuple(chosen.values())
 
