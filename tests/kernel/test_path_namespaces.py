@@ -1,0 +1,92 @@
+"""The path through real routers (network namespaces): every hop by its own address, and where it ends."""
+
+import json
+import random
+
+import pytest
+
+from probes.contract import Context
+from probes.model import Outcome, Target, Vantage
+from probes.net.clock import SystemClock
+from probes.net.kernel import KernelNetwork
+from probes.path import PathOptions, last_answering_hop, measure
+from tests.kernel.pathworld import inside, listener, run, world
+
+pytestmark = pytest.mark.kernel
+PORT = 5432
+PORT_SET = """table inet seen {
+  set ports { type inet_service; flags dynamic; }
+  chain it {
+    type filter hook prerouting priority 0;
+    tcp dport 5432 add @ports { tcp sport }
+  }
+}
+"""
+
+
+async def walk(made, family=4, options=None):
+    clock = SystemClock()
+    context = Context(
+        network=KernelNetwork(clock), clock=clock, vantage=Vantage(name="test"), deadline=clock.monotonic() + 40
+    )
+    address = made.address(family)
+    with inside(made.client):
+        measurement = await measure(context, Target(host=address, address=address, port=PORT), options or PathOptions())
+    return measurement
+
+
+def addresses(measurement):
+    return [{reply.address for reply in hop.replies} for hop in measurement.hops]
+
+
+@pytest.mark.parametrize("listening", [True, False])
+async def test_three_routers_and_the_end(listening):
+    with world(routers=3) as made:
+        if listening:
+            with listener(made, PORT):
+                measurement = await walk(made)
+        else:
+            measurement = await walk(made)
+        expected = [{made.router_address(number)} for number in (1, 2, 3)] + [{made.address()}]
+        assert addresses(measurement) == expected
+        assert (measurement.end_reason, measurement.reached_ttl) == ("reached", 4)
+        assert measurement.hops[-1].replies[0].outcome is (Outcome.ANSWERED if listening else Outcome.REFUSED)
+        assert len(measurement.flows) == 1
+
+
+async def test_one_source_port_on_the_wire():
+    """Counted by the first router's own packet filter, not by the probe's account."""
+    with world(routers=2) as made, listener(made, PORT):
+        router = made.nodes[1]
+        run("ip", "netns", "exec", router, "nft", "-f", "-", stdin=PORT_SET)
+        measurement = await walk(made)
+        listed = run("ip", "netns", "exec", router, "nft", "-j", "list", "set", "inet", "seen", "ports")
+        seen = json.loads(listed)["nftables"][1]["set"]["elem"]
+        assert seen == [measurement.hops[0].replies[0].source_port]
+
+
+async def test_ipv6_routers():
+    with world(routers=2) as made, listener(made, PORT, 6):
+        measurement = await walk(made, 6)
+        assert addresses(measurement) == [{"fd99::2"}, {"fd99:1::2"}, {made.address(6)}]
+        assert measurement.reached_ttl == 3
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_a_drop_in_forward_is_placed_at_the_last_hop_that_answers(seed):
+    filtering = random.Random(seed).randint(1, 3)
+    with world(routers=3) as made, listener(made, PORT):
+        made.nft(made.nodes[filtering], "forward", "tcp dport 5432 drop")
+        measurement = await walk(made, options=PathOptions(timeout_s=0.5))
+        assert (measurement.reached, measurement.end_reason) == (False, "silent")
+        # Linux checks the TTL before FORWARD: the filtering router itself still answers (FACTS 7).
+        assert last_answering_hop(measurement).ttl == filtering
+
+
+async def test_a_reject_names_its_router():
+    with world(routers=2) as made, listener(made, PORT):
+        made.nft(made.nodes[2], "forward", "tcp dport 5432 reject with icmp type admin-prohibited")
+        measurement = await walk(made)
+        assert measurement.end_reason == "rejected"
+        assert measurement.hops[-1].replies[0].address == made.router_address(2)
+        assert measurement.hops[-1].replies[0].failure.icmp.code == 13
