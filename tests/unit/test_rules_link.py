@@ -22,7 +22,7 @@ from tests.fakes.evidence import (
     latency,
     target,
 )
-from tests.fakes.path_evidence import drawn, held, sampled, verdict
+from tests.fakes.path_evidence import LIVE, OTHER, drawn, held, resolved, sampled, verdict
 
 RULES = {rule.code: rule for rule in link.RULES}
 LATENCY, LOSS = RULES["region.latency"], RULES["link.loss"]
@@ -277,7 +277,12 @@ def test_judgements_keep_to_the_rules_of_every_rule(code):
         far(),
         far(latency(steady(0.2)), sampled(lossy, ordinal=2)),
         far(latency(steady(0.05)), sampled([False] * 40, method="icmp", ordinal=2)),
-        far(sampled(lossy), sampled([False] * 100, at=target("198.51.100.8")), held([0] * 50)),
+        far(
+            resolved({}, system=(LIVE, OTHER)),
+            sampled(lossy),
+            sampled([False] * 100, at=target(OTHER)),
+            held([0] * 50),
+        ),
     ]
     for seed, world in enumerate(worlds):
         assert_one_each(rule, world)
