@@ -80,10 +80,13 @@ class LibpqSession:
         self._call("query", connection.send_query, sql.encode())
         while self._call("query", connection.flush):
             await self._wait(pq.PollingStatus.WRITING, "query", deadline)
-        rows, tag = [], None
-        while (result := await self._result(deadline)) is not None:
+        rows, tag, failed = [], None, None
+        while (result := await self._result(deadline)) is not None:  # to the end: only then is libpq idle again
+            failed = self._refusal(result) or failed
             tag = result.command_status.decode() if result.command_status else tag
             rows += [tuple(result.get_value(row, at) for at in range(result.nfields)) for row in range(result.ntuples)]
+        if failed is not None:
+            raise failed
         size = sum(len(column) for row in rows for column in row if column is not None)
         return QueryResult(rows=tuple(rows), tag=tag, received_bytes=size)
 
@@ -121,10 +124,12 @@ class LibpqSession:
         while connection.is_busy():
             await self._wait(pq.PollingStatus.READING, "query", deadline)
             self._call("query", connection.consume_input)
-        result = connection.get_result()
-        if result is not None and result.status in (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE):
-            raise self._failed("query", result.error_message, result.error_field(pq.DiagnosticField.SQLSTATE))
-        return result
+        return connection.get_result()
+
+    def _refusal(self, result: pq.abc.PGresult) -> NetworkFailure | None:
+        if result.status not in (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE):
+            return None
+        return self._failed("query", result.error_message, result.error_field(pq.DiagnosticField.SQLSTATE))
 
     async def _wait(self, wanted: pq.PollingStatus, operation: str, deadline: float) -> None:
         """Until libpq's socket, which it may replace between two polls, can be read or written."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from probes.exchanges import Certificate, TlsRequest, TlsSession
@@ -45,12 +46,14 @@ class TlsLayer:
         )
 
     async def send(self, data: bytes, deadline: float) -> None:
-        await self._drive(lambda: self._session.write(data), deadline, "send")
+        rest = memoryview(data)
+        while rest:
+            rest = rest[await self._drive(partial(self._session.write, rest), deadline, "send") :]
 
     async def receive(self, limit: int, deadline: float) -> bytes:
         """``b""`` also where the peer ended TCP without TLS' close_notify, as PostgreSQL does."""
         try:
-            return await self._drive(lambda: self._session.read(limit), deadline, "receive")
+            return await self._drive(partial(self._session.read, limit), deadline, "receive")
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
             return b""
 
