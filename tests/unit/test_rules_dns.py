@@ -51,6 +51,12 @@ def silent(resolver=FIRST, **how):
 HEALTHY = case(resolved({FIRST: good(FIRST), SECOND: good(SECOND)}), ports([connected()] * 2))
 
 
+def test_a_finding_stands_in_the_section_of_its_rule():
+    for world in WORLDS.values():
+        for rule in dns.RULES:
+            assert all(j.section is rule.section for j in judged(rule, world) if isinstance(j, Finding))
+
+
 def test_healthy_resolvers_give_no_finding():
     for rule in dns.RULES:
         assert all(isinstance(j, RuledOut) for j in judged(rule, HEALTHY)), rule.code

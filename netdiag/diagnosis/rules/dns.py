@@ -136,7 +136,7 @@ def _finding(
         role=FindingRole.NOTE if note else FindingRole.CAUSE,
         severity=Severity.INFO if note else severity,
         confidence=confidence,
-        section=Section.INFRASTRUCTURE,
+        section=Section.CONFIGURATION if code == TCP else Section.INFRASTRUCTURE,
         subject=resolver.subject,
         statement=statement,
         evidence=resolver.evidence,
@@ -153,7 +153,7 @@ def _open(code: str, resolver: Resolver, said: str) -> NotMeasured:
 def despite_loss(unanswered: int) -> float:
     """How sure silence is: what the worst usable path (ADVERSE_LOSS each way) would still have let through."""
     lost = 1 - (1 - ADVERSE_LOSS) ** 2
-    return min(CERTAIN, 1 - lost**unanswered)
+    return round(min(CERTAIN, 1 - lost**unanswered), 2)
 
 
 def _most_lost(lost: int, asked: int) -> str:
@@ -210,13 +210,13 @@ def _how_down(resolver: Resolver, asked: tuple[DnsQuery, ...]) -> str:
     tried = ", ".join(f"{ratio(replied, sent)} over {how}" for replied, sent, how in counted)
     outcomes = {query.outcome for query in asked}
     if any(answers(query) for query in streams):
-        what = "answers over TCP and not over UDP: UDP port 53 is filtered on the way"
+        what = "answers over TCP and not over UDP, so UDP port 53 is filtered on the way"
     elif outcomes <= {Outcome.REFUSED}:
-        what = "refuses port 53: the host is there, the name server is not"
+        what = "refuses port 53 (the host is there, the name server is not)"
     elif outcomes <= {Outcome.REJECTED, Outcome.UNREACHABLE}:
         what = f"cannot be reached ({', '.join(sorted(outcomes))})"
     elif any(query.failure and query.failure.operation == "receive" for query in streams):
-        what = "accepts TCP connections and answers nothing: it hangs, or waits for servers of its own"
+        what = "accepts TCP connections and answers nothing, as one that hangs or waits for servers of its own"
     else:
         what = "answers nothing"
     return f"Resolver {resolver.address} {what}: {tried}."
@@ -307,7 +307,7 @@ def _tcp_finding(resolver: Resolver, streams: tuple[DnsQuery, ...], datagrams: t
     return _finding(
         resolver,
         TCP,
-        f"Resolver {resolver.address} answers over UDP and not over TCP ({ratio(0, len(streams))}: {how}). {need}",
+        f"Resolver {resolver.address} answers over UDP and not over TCP: {ratio(0, len(streams))}, {how}. {need}",
         severity=Severity.CRITICAL if failing else Severity.WARNING,
         confidence=despite_loss(len(streams)),
         would_refute=f"An answer of {resolver.address} over TCP port 53 from this host.",
@@ -406,7 +406,7 @@ def _errors(code: str, rcodes: frozenset[str], name: Name, view: View, alive: bo
     bad = [query for query in view.answered if query.rcode in rcodes]
     subject = Subject(name=view.name, resolver=view.resolver)
     if not view.answered and alive and code == SERVFAIL and len(view.queries) >= DNS_ATTEMPTS:
-        said = f"never answers for {view.name} ({ratio(0, len(view.queries))}) while it answers for other names"
+        said = f"never answers for {view.name}, {ratio(0, len(view.queries))}, while it answers for other names"
         return _error_finding(code, name, view, said, severity=_severity(name, view), confidence=POSSIBLE)
     if not view.answered:
         statement = f"Resolver {view.resolver} gave no answer for {view.name}, an error or otherwise."
@@ -425,7 +425,7 @@ def _errors(code: str, rcodes: frozenset[str], name: Name, view: View, alive: bo
         code,
         name,
         view,
-        f"answers {_rcodes(bad)} for {view.name} ({ratio(len(bad), len(view.answered))} answers{_extended(bad)})",
+        f"answers {_rcodes(bad)} for {view.name} in {ratio(len(bad), len(view.answered))} answers{_extended(bad)}",
         severity=_severity(name, view),
         confidence=CERTAIN,
         note=not _failing_types(view, bad),
@@ -484,7 +484,7 @@ def _error_finding(
         role=FindingRole.NOTE if note else FindingRole.CAUSE,
         severity=Severity.INFO if note else severity,
         confidence=confidence,
-        section=Section.INFRASTRUCTURE,
+        section=Section.CONFIGURATION if code == REFUSED else Section.INFRASTRUCTURE,
         subject=subject,
         statement=f"Resolver {view.resolver} {said}. {_elsewhere(name, view)}{own}",
         evidence=view.evidence,

@@ -141,7 +141,7 @@ def _no_black_hole(told: Way) -> RuledOut:
         code=BLACK_HOLE,
         subject=subject_of(told.path, told.direction),
         statement=f"Packets of {largest} bytes {arrow(told.path, told.direction)} come through.{said}{reason}",
-        smallest_fault=f"A path that drops packets of up to {largest} bytes without saying so.",
+        smallest_fault=f"Silent loss of packets of {largest} bytes or less, by their size alone.",
         evidence=(told.measurement.id,),
     )
 
