@@ -203,6 +203,10 @@ class DatagramSteps(ScriptSteps[DatagramStep, DatagramReply]):
         if size <= self._smallest:
             self._delivered = size
             return None
+        proved = yield from self._prove(size)
+        if proved is None or proved.outcome is not Outcome.LOST:
+            return proved
+        # The claim itself is proved twice: other traffic of ours may be using up the target's ICMP allowance.
         return (yield from self._prove(size))
 
     def _narrow(self, lost: int, reply: DatagramReply) -> Generator[DatagramStep, DatagramReply, None]:
@@ -243,8 +247,9 @@ class DatagramSteps(ScriptSteps[DatagramStep, DatagramReply]):
         return None
 
     def _small_answers(self) -> Generator[DatagramStep, DatagramReply, bool]:
+        """Asked after a silence, which has already used up part of the time that the target's allowance needs."""
         for _ in range(self._options.attempts):
-            reply = yield from self._send(self._smallest, pause_s=ICMP_REFILL_S)
+            reply = yield from self._send(self._smallest, pause_s=max(0.0, ICMP_REFILL_S - self._timeout_s()))
             if _arrived(reply):
                 return True
             if reply.outcome is not Outcome.LOST:
@@ -692,7 +697,8 @@ async def _measure_segments(
     await connections.run(back)
     from_target = back.result()
     no_login = options.user is None or any(_is_refused_login(trial) for trial in back.trials())
-    if no_login or len(back.trials()) >= CONNECTIONS_AT_MOST:
+    stalls_anyway = len(back.trials()) > 1 and not any(trial.delivered for trial in back.trials())
+    if no_login or stalls_anyway or len(back.trials()) >= CONNECTIONS_AT_MOST:
         return forward, from_target, back.trials()
     if from_target.black_hole and from_target.largest_delivered:
         hints = (*hints, from_target.largest_delivered)
