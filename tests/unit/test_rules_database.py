@@ -188,7 +188,7 @@ def test_a_stall_in_tls_without_an_mtu_is_undecided(beside):
 
 def test_an_expired_certificate_is_judged_by_the_time_of_the_measurement():
     finding = only(TLS, WORLDS["expired"][0])
-    assert "expired at 2024-01-01T00:00:00Z" in finding.statement
+    assert "expired (not after 2024-01-01T00:00:00Z)" in finding.statement
     still_good = ev.certificate(not_after="2024-01-25T03:00:01Z")  # a second after ev.STARTED
     accepted = ev.waterfall(ssl_answer="S", tls=ev.tls(still_good))
     assert isinstance(only(TLS, world(accepted, sslmode="prefer")), RuledOut)
@@ -242,6 +242,19 @@ def test_one_slow_connection_is_no_slow_database():
 def test_a_delay_with_retransmissions_is_loss():
     lossy = [ev.waterfall(phase_s=1.4, info=ev.tcp_info(total_retrans=2)) for _ in range(3)]
     assert isinstance(only(SLOW, world(*lossy)), NotMeasured)
+
+
+def test_a_single_connection_cannot_rule_slowness_out():
+    assert isinstance(only(SLOW, world(ev.waterfall())), NotMeasured)
+
+
+def test_some_stalls_on_a_lossy_path_may_be_the_loss():
+    some = [stalled(Phase.STARTUP), ev.waterfall(handshake=ev.connected(retransmits=1)), ev.waterfall()]
+    finding = only(SILENT, world(*some))
+    assert finding.confidence is None
+    assert "loss alone could explain it" in finding.statement
+    assert only(SILENT, world(some[0], ev.waterfall())).confidence == 0.9
+    assert only(SILENT, world(some[0], some[0])).confidence == 0.9
 
 
 def test_slow_names_the_phase_its_time_and_the_round_trip():

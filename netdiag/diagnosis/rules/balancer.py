@@ -102,7 +102,7 @@ def _backend_down(place: Place, sample: Sample) -> Finding:
         place,
         sample,
         statement=f"{share} connections to balancer {place.label} complete TCP and are {how}{took} without a byte: "
-        "it has no live backend, or speaks the PROXY protocol to a server that does not.",
+        "no live backend behind it, the PROXY protocol to a server without it, or a listener that wants TLS first.",
         confidence=POSSIBLE,
         would_refute=f"The balancer's own status showing a live backend for {place.label} at that time.",
         action=Action(

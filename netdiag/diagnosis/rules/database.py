@@ -131,7 +131,7 @@ def _user(place: Place) -> str:
 
 
 def _auth_failed(place: Place, sample: Sample) -> Finding:
-    step = f"Give the application the right password for {_user(place)}, or set it anew on the server."
+    step = f"Give the application the right login for {_user(place)}, or set its role and password on the server."
     meaning = "The network carried the question and the answer: no network team is needed."
     return _said(AUTH, place, sample, meaning=meaning, step=step, owner="application")
 
@@ -144,7 +144,7 @@ def _hba_rejected(place: Place, sample: Sample) -> Finding:
 
 def _limit_reached(place: Place, sample: Sample) -> Finding:
     step = "Free connection slots (idle sessions first), then put a pool in front or raise the limit."
-    return _said(LIMIT, place, sample, meaning="All connection slots are taken; the path is fine.", step=step)
+    return _said(LIMIT, place, sample, meaning="All connection slots are taken: not the network.", step=step)
 
 
 def _starting(place: Place, sample: Sample) -> Finding:
@@ -295,16 +295,22 @@ def _unresponsive(case: Case, place: Place, sample: Sample) -> Judgement:
     in_tls = bool(stalls) and all(a.waterfall.failed_phase is Phase.TLS for a in sample.hits)
     if in_tls and len(stalls) == len(sample.hits) and any(_is_black_hole(m) for m in blackholes):
         return _explained_by_mtu(place, sample, blackholes)
-    untold = in_tls and not any(_is_told(m) for m in blackholes)
+    doubt = _doubt(sample, in_tls and not any(_is_told(m) for m in blackholes), _lossy(case, place))
     return _finding(
         SILENT,
         place,
         sample,
-        statement=_unresponsive_statement(place, sample, untold),
-        confidence=None if untold or _unacknowledged(sample) else (LIKELY if stalls else POSSIBLE),
+        statement=_unresponsive_statement(place, sample) + doubt,
+        confidence=None if doubt else (LIKELY if stalls else POSSIBLE),
         would_refute=f"An answer from {place.label} in phase {sample.hits[0].waterfall.failed_phase} to any client.",
-        step="On the server, see whether the process is stopped, swapping or out of workers; restart it if it is.",
+        step=_STALL_STEP if stalls else _CUT_STEP,
     )
+
+
+_STALL_STEP = "On the server, see whether the process is stopped, swapping or out of workers; restart it if it is."
+_CUT_STEP = (
+    "Read the server's log at that time (a crash, a startup packet it did not understand); look for a proxy between."
+)
 
 
 def _is_stall(attempt: Attempt) -> bool:
@@ -343,7 +349,26 @@ def _unacknowledged(sample: Sample) -> bool:
     return any(info is not None and info.unacked > 0 for info in infos)
 
 
-def _unresponsive_statement(place: Place, sample: Sample, untold: bool) -> str:
+def _lossy(case: Case, place: Place) -> bool:
+    """SYNs to this port were lost although others were answered, or our data was sent twice."""
+    tries = tries_at(case.evidence, place.address, place.port)
+    infos = [a.waterfall.info for a in attempts_at(case, place)]
+    resent = any(info is not None and info.total_retrans > 0 for info in infos)
+    return resent or tries.count(Answer.SILENT) > 0 or tries.syns > tries.sent
+
+
+def _doubt(sample: Sample, untold: bool, lossy: bool) -> str:
+    """The look-alike that this evidence leaves open, as one more sentence; empty where it leaves none."""
+    if _unacknowledged(sample):
+        return " What we sent was not acknowledged either: a full accept queue or a filter looks the same."
+    if untold:
+        return " A black hole for the certificate's large packets looks the same: the MTU was not measured."
+    if lossy and len(sample.hits) < len(sample.tested):
+        return " Packets to this port were lost in this run: loss alone could explain it."
+    return ""
+
+
+def _unresponsive_statement(place: Place, sample: Sample) -> str:
     first = sample.hits[0]
     phase = first.waterfall.failed_phase or Phase.TCP
     lasted = first.seconds(phase)
@@ -354,12 +379,7 @@ def _unresponsive_statement(place: Place, sample: Sample, untold: bool) -> str:
         FailureKind.RESET: "are then reset",
     }
     kind = first.failure.kind if first.failure else FailureKind.TIMEOUT
-    text = f"{_share(place, sample)} complete TCP and {ends.get(kind, 'then break')} in phase {phase}{for_how_long}."
-    if _unacknowledged(sample):
-        return f"{text} What we sent was not acknowledged either: a full accept queue or a filter looks the same."
-    if untold:
-        return f"{text} A black hole for the certificate's large packets looks the same: the MTU was not measured."
-    return text
+    return f"{_share(place, sample)} complete TCP and {ends.get(kind, 'then break')} in phase {phase}{for_how_long}."
 
 
 # db.tls-invalid
@@ -401,9 +421,9 @@ def _date_problem(attempt: Attempt) -> str | None:
     if certificate is None:
         return None
     if then > _instant(certificate.not_after):
-        return f"expired at {certificate.not_after}"
+        return f"expired (not after {certificate.not_after})"
     if then < _instant(certificate.not_before):
-        return f"not valid before {certificate.not_before}"
+        return f"not yet valid (not before {certificate.not_before})"
     return None
 
 
@@ -503,6 +523,9 @@ def _slow(case: Case, place: Place) -> Judgement:
     slow = tuple(a for a in clean if _slow_phase(a))
     if not clean:
         return open_question(SLOW, case, place, attempts, needs_login=False)
+    if len(clean) < SLOW_ATTEMPTS:
+        text = f"Only {len(clean)} connection to {place.label} was free of retransmissions; it takes {SLOW_ATTEMPTS}."
+        return NotMeasured(code=SLOW, subject=place.subject, statement=text, remedy=f"netdiag run {place.label}")
     if len(slow) >= SLOW_ATTEMPTS:
         return _slow_finding(place, Sample(hits=slow, tested=clean))
     longest = max(t.seconds for a in clean for t in a.waterfall.phases if t.phase is not Phase.TCP)

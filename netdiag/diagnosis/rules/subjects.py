@@ -96,7 +96,7 @@ def places(case: Case) -> tuple[Place, ...]:
 
 
 def sockets(case: Case) -> tuple[Place, ...]:
-    """places() with each address and port only once: of endpoints that share it, a declared database, else the first."""
+    """places() with each address and port only once: a declared database's, else the first endpoint's."""
     chosen: dict[tuple[str | None, int, str], Place] = {}
     for place in places(case):
         key = (place.address, place.port, "" if place.address else place.endpoint.host)
