@@ -253,9 +253,8 @@ class Sampler:
         try:
             async with asyncio.timeout(self._context.remaining()):
                 handshake = await self._context.network.handshake(request)
-        except (
-            TimeoutError
-        ):  # the network held it so long, to keep to the run's ceiling, that its own timeout never came
+        except TimeoutError:
+            # To keep to the run's ceiling the network held it so long that its own timeout never came.
             return not_sent(sequence), TimestampSource.USER
         sent = self._context.clock.monotonic() - handshake.seconds  # counted back, for the same reason
         sample = sample_of_handshake(sequence, sent - self._start, handshake)

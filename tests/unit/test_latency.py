@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -10,7 +11,7 @@ from probes.contract import ProbeUnavailable
 from probes.exchanges import EchoRequest, EchoSample, EchoSeries, Handshake, HandshakeRequest, TimestampSource
 from probes.latency import LatencyOptions, measure
 from probes.model import Outcome, Target
-from probes.sampling import RttSample, loss_count, packet_fates, rtt_summary, worst_source
+from probes.sampling import RttSample, Sampler, loss_count, packet_fates, rtt_summary, worst_source
 from tests.fakes.clock import FakeClock
 from tests.fakes.network import ScriptedNetwork, context, failed_handshake, open_handshake
 
@@ -110,6 +111,22 @@ async def test_attempts_keep_to_the_schedule():
     assert all(abs(at - number * 0.5) <= 0.05 + 1e-9 for number, at in enumerate(offsets))
     assert len({round(at - number * 0.5, 6) for number, at in enumerate(offsets)}) > 5, "the spacing is jittered"
     assert [s.sent_s for s in measured.samples] == pytest.approx(offsets)
+
+
+async def test_batches_keep_the_spacing_between_them():
+    network = Instant(FakeClock())
+    sampler = Sampler(context(network), TARGET, method="tcp", interval_s=0.5, timeout_s=1.0)
+    for _ in range(4):
+        await sampler.take(5)
+    steps = [after - before for before, after in pairwise(network.asked)]
+    assert len(steps) == 19
+    assert all(0.4 - 1e-9 <= step <= 0.6 + 1e-9 for step in steps)
+
+
+async def test_a_short_deadline_shortens_the_timeout_instead_of_sending_nothing():
+    network = scripted([open_handshake(0.01)])
+    await measure(context(network, seconds=2.0), TARGET, LatencyOptions(count=1, timeout_s=3.0))
+    assert [request.timeout_s for request in network.asked] == [1.0]
 
 
 async def test_no_attempt_goes_out_that_the_deadline_would_cut_short():

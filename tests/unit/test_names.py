@@ -102,6 +102,19 @@ def test_only_one_type_dropped_shows_as_such():
     ]
 
 
+def test_a_server_that_has_answered_keeps_its_attempts():
+    """UDP works, so that silence to two types is their own and each is worth repeating."""
+    options = NamesOptions(record_types=("A", "AAAA", "MX"), transports=("udp",))
+    asked = drive(lambda kind, *_: PORT_CLOSED if kind == "A" else SILENCE, options)
+    assert [row[:3] for row in asked] == [
+        ("A", "udp", 1),
+        ("AAAA", "udp", 1),
+        ("AAAA", "udp", 2),
+        ("MX", "udp", 1),
+        ("MX", "udp", 2),
+    ]
+
+
 def test_a_port_that_refuses_is_not_asked_twice_for_one_type():
     assert [row[:3] for row in drive(lambda *_: PORT_CLOSED)] == [
         ("A", "udp", 1),
