@@ -1,0 +1,34 @@
+"""`netdiag version`: what a bug report needs."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+from netdiag.cli.output import OK, emit, to_json
+
+FOUNDATIONS = ("scapy", "dnspython", "psycopg", "cryptography", "tenacity", "typer")
+
+
+def print_short_version() -> None:
+    emit(f"netdiag {_version('netdiag-toolkit')}")
+
+
+def version_command(as_json: bool) -> int:
+    import platform
+
+    versions = {"netdiag": _version("netdiag-toolkit"), "python": platform.python_version()}
+    versions |= {name: _version(name) for name in FOUNDATIONS}
+    versions |= {"kernel": f"{platform.system()} {platform.release()}", "executable": sys.executable}
+    if as_json:
+        emit(to_json({"schema": "netdiag.version/1", "versions": versions}))
+    else:
+        emit("\n".join(f"{name:<14}{text}" for name, text in versions.items()))
+    return OK
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "not installed"
