@@ -106,3 +106,9 @@ LOSS_SURE_PACKETS = 10
 
 SLOW_ATTEMPTS = 2
 """Slow connections before a database is called slow: one alone is a cold cache or one lost segment of the server's."""
+
+LOOKUP_GRACE_S = 0.5
+"""A getaddrinfo that is this much faster than a dead resolver's timeouts allow was answered by it."""
+
+SYNS_PER_QUERY = 2
+"""SYNs in one silent TCP query: the kernel repeats the first after 1 s, and a query waits 2 s (FACTS 4.3)."""

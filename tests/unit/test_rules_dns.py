@@ -171,6 +171,28 @@ def test_lost_once_or_late_or_an_error_is_not_down(queries):
     assert isinstance(only("dns.resolver-down", case(resolved({FIRST: queries}))), RuledOut)
 
 
+def test_a_slow_resolver_is_not_down():
+    world = case(resolved({FIRST: silent(transports=("udp",))}, seconds=3.1))
+    assert isinstance(only("dns.resolver-down", world), NotMeasured)
+    found = only("dns.loss", world)
+    assert isinstance(found, Finding)
+    assert "succeeds after 3.10 s" in found.statement
+
+
+def test_the_probes_own_order_of_asking_is_enough():
+    """As probes/names asks a dead server: A twice by UDP and once by TCP, then AAAA once by UDP."""
+    a = [query(outcome=Outcome.LOST, attempt=n) for n in (1, 2)]
+    tcp = query(outcome=Outcome.LOST, transport="tcp", operation="connect")
+    aaaa = query(kind="AAAA", outcome=Outcome.LOST)
+    found = at_resolver(
+        "dns.resolver-down", case(resolved({FIRST: [*a, tcp, aaaa], SECOND: good(SECOND)}, seconds=5.0))
+    )
+    assert isinstance(found[FIRST], Finding)
+    assert found[FIRST].confidence == 0.93  # 1 - 0.51 ** 4: four exchanges at 30 % loss each way
+    blocked = [query(addresses=(LIVE,)), tcp, query(kind="AAAA")]
+    assert isinstance(only("dns.tcp-blocked", case(resolved({FIRST: blocked}))), Finding)
+
+
 def test_one_lost_datagram_and_unsent_queries_are_no_verdict():
     for queries in ([query(outcome=Outcome.LOST)], same(outcome=Outcome.NOT_SENT)):
         assert isinstance(only("dns.resolver-down", case(resolved({FIRST: queries}, system=()))), NotMeasured)

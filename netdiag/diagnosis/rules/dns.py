@@ -46,7 +46,10 @@ from netdiag.diagnosis.thresholds import (
     DNS_LOSS_QUERIES_LOST,
     LEVEL,
     LIKELY,
+    LOCAL_LOOKUP_S,
+    LOOKUP_GRACE_S,
     POSSIBLE,
+    SYNS_PER_QUERY,
 )
 from probes.failures import clean_text
 from probes.model import Outcome, value
@@ -173,6 +176,10 @@ def _down(resolver: Resolver) -> Judgement:
         return _up(resolver, asked, replied)
     if len(asked) < DNS_ATTEMPTS and is_silent(resolver.views):
         return _open(DOWN, resolver, f"{len(asked)} lost datagram is no proof of a dead server")
+    if slow_lookup(resolver) is not None:
+        return _open(
+            DOWN, resolver, "this host's own look-up succeeds sooner than a dead server would let it (dns.loss)"
+        )
     return _down_finding(resolver, asked)
 
 
@@ -257,6 +264,16 @@ def _asked_first(resolver: Resolver) -> bool:
     return address in silent and address in servers and set(servers[: servers.index(address)]) <= silent
 
 
+def slow_lookup(resolver: Resolver) -> float | None:
+    """Seconds of a getaddrinfo that waited for DNS, yet not as long as this resolver's silence would cost: it does
+    answer, later than our timeout or at a second try. None where nothing shows that."""
+    wait = stub_wait(resolver.names[0].config, _silent(resolver))
+    if wait is None or not _asked_first(resolver):
+        return None
+    took = [lookup.seconds for name in resolver.names for lookup in name.systems if lookup.addresses]
+    return next((s for s in sorted(took) if LOCAL_LOOKUP_S <= s < wait - LOOKUP_GRACE_S), None)
+
+
 def _down_actions(resolver: Resolver) -> tuple[Action, ...]:
     return (
         Action(
@@ -290,8 +307,8 @@ def _tcp(resolver: Resolver) -> Judgement:
         )
     if not any(answers(query) for query in datagrams):
         return _open(TCP, resolver, "it does not answer over UDP either, so TCP cannot be told apart")
-    if len(streams) < DNS_ATTEMPTS:
-        return _open(TCP, resolver, f"TCP was tried {len(streams)} times, too few to tell")
+    if not streams:
+        return _open(TCP, resolver, "it was not asked over TCP")
     return _tcp_finding(resolver, streams, datagrams)
 
 
@@ -309,7 +326,7 @@ def _tcp_finding(resolver: Resolver, streams: tuple[DnsQuery, ...], datagrams: t
         TCP,
         f"Resolver {resolver.address} answers over UDP and not over TCP: {ratio(0, len(streams))}, {how}. {need}",
         severity=Severity.CRITICAL if failing else Severity.WARNING,
-        confidence=despite_loss(len(streams)),
+        confidence=despite_loss(SYNS_PER_QUERY * len(streams)),
         would_refute=f"An answer of {resolver.address} over TCP port 53 from this host.",
         actions=(
             Action(
@@ -332,6 +349,9 @@ def _lost(resolver: Resolver) -> Judgement:
     asked = [query for view in told for query in view.over("udp")]
     lost = [query for query in asked if query.outcome is Outcome.LOST]
     share = wilson(len(lost), len(asked), LEVEL)
+    slow = slow_lookup(resolver)
+    if slow is not None and share is None:
+        return _slow_finding(resolver, slow)
     if share is None:
         return _open(LOST, resolver, "without an answer over UDP, loss cannot be told from silence")
     mute = _mute_type(asked)
@@ -361,20 +381,28 @@ def _mute_type(asked: list[DnsQuery]) -> str | None:
 
 def _lost_finding(resolver: Resolver, asked: list[DnsQuery], lost: int, mute: str | None) -> Finding:
     said = (
-        f"answers no {mute} query while all others are answered: something on the way drops them by type, and each "
-        "look-up that asks for both waits for the timeouts"
+        f"It answers no {mute} query while all others are answered: the zone's servers, the resolver or something on "
+        "the way drops them by type, and each look-up that asks for both waits for the timeouts."
         if mute
-        else "and each unanswered one costs a look-up the stub resolver's timeout (5 s by default)"
+        else "Each unanswered one costs a look-up the stub resolver's timeout (5 s by default)."
     )
+    return _unanswered(resolver, asked, lost, said, LIKELY if mute else POSSIBLE)
+
+
+def _slow_finding(resolver: Resolver, seconds: float) -> Finding:
+    asked = list(resolver.over("udp"))
+    said = f"This host's own look-up succeeds after {milliseconds(seconds)}: answers come late or at a second try."
+    return _unanswered(resolver, asked, len(asked), said, POSSIBLE)
+
+
+def _unanswered(resolver: Resolver, asked: list[DnsQuery], lost: int, said: str, confidence: float) -> Finding:
     return _finding(
         resolver,
         LOST,
-        f"Resolver {resolver.address} left {ratio(lost, len(asked))} UDP queries unanswered; it {said}."
-        if mute
-        else f"Resolver {resolver.address} left {ratio(lost, len(asked))} UDP queries unanswered, {said}.",
+        f"Resolver {resolver.address} left {ratio(lost, len(asked))} UDP queries unanswered. {said}",
         severity=Severity.WARNING,
-        confidence=LIKELY if mute else POSSIBLE,
-        would_refute="The same queries all answered in a second run, or answers that merely come late.",
+        confidence=confidence,
+        would_refute="The same queries all answered, in time, in a second run.",
         actions=(
             Action(
                 owner="network",
@@ -534,7 +562,7 @@ RULES: tuple[Rule, ...] = (
         code=TCP,
         section=Section.CONFIGURATION,
         fires="A resolver answers over UDP and over TCP never; a cause where an answer was truncated, else a note.",
-        quiet="It is silent on UDP as well (dns.resolver-down), or TCP was tried once.",
+        quiet="It is silent on UDP as well (dns.resolver-down), or TCP was not tried.",
         refuted_by="An answer over TCP port 53.",
         judge=_each_resolver(TCP, _tcp),
     ),
