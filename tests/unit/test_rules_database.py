@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import shlex
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -10,7 +12,7 @@ from netdiag.diagnosis.finding import Finding, FindingRole, NotMeasured, RuledOu
 from netdiag.diagnosis.rules import balancer, database, firewall
 from netdiag.plan.model import Credentials
 from probes.database import Phase
-from probes.model import FailureKind, Outcome
+from probes.model import FailureKind, Outcome, Secret
 from tests.fakes import evidence as ev
 
 RULES = {rule.code: rule for rule in (*database.RULES, *balancer.RULES, *firewall.RULES)}
@@ -283,3 +285,16 @@ def test_a_web_port_is_asked_no_database_question():
 def test_ids_are_the_code_and_its_subject():
     finding = only(CLOSED, WORLDS["port-closed"][0])
     assert finding.id == "db.port-closed:ysql/198.51.100.7/5432"
+
+
+def test_the_check_logs_in_as_the_application_does_and_stays_one_argument():
+    odd = Credentials(user="a b'; rm -rf /", password=Secret("canary"), dbname="x/y", sslmode="require")
+    place = ev.endpoint(credentials=odd)
+    case = ev.case(ev.database([refused("28P01")], at=ev.target(of=place)), endpoints=[place])
+    (action,) = only(AUTH, case).actions
+    *command, dsn = shlex.split(action.check)
+    assert command == ["netdiag", "probe", "database"]
+    parts = urlsplit(dsn)
+    assert (unquote(parts.username), parts.hostname, parts.port) == (odd.user, "db.example", 5432)
+    assert unquote(parts.path) == "/x/y"
+    assert "canary" not in repr(only(AUTH, case))

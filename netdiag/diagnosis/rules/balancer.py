@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from netdiag.diagnosis.finding import Action, Finding, FindingRole, Horizon, Judgement, Section
 from netdiag.diagnosis.rule import Case, Rule
 from netdiag.diagnosis.rules.subjects import Place, database_places, finding_id, milliseconds, ratio
-from netdiag.diagnosis.rules.waterfalls import BACKEND, PROTOCOL, Attempt, Question, Sample
+from netdiag.diagnosis.rules.waterfalls import BACKEND, PROTOCOL, Attempt, Question, Sample, login_check
 from netdiag.diagnosis.thresholds import CERTAIN, LIKELY, POSSIBLE
 from probes.database import Phase
 from probes.model import FailureKind
@@ -74,7 +74,7 @@ def _tcp_listener(place: Place) -> Action:
         owner="load balancer",
         horizon=Horizon.IMMEDIATE,
         step=f"Make the listener on {place.label} a TCP one (layer 4): an HTTP balancer cannot carry PostgreSQL.",
-        check=f"netdiag probe database {place.label}",
+        check=login_check(place),
     )
 
 
@@ -83,7 +83,7 @@ def _right_service(place: Place) -> Action:
         owner="load balancer" if place.endpoint.role == "load-balancer" else "database",
         horizon=Horizon.IMMEDIATE,
         step=f"Find out which service listens on {place.label}; point the DSN or the listener at the database.",
-        check=f"netdiag probe database {place.label}",
+        check=login_check(place),
     )
 
 
@@ -109,7 +109,7 @@ def _backend_down(place: Place, sample: Sample) -> Finding:
             owner="load balancer",
             horizon=Horizon.IMMEDIATE,
             step="Read the balancer's view of its backends; connect to one directly; compare its health check with it.",
-            check=f"netdiag probe database {place.label}",
+            check=login_check(place),
         ),
     )
 

@@ -48,6 +48,7 @@ from netdiag.diagnosis.rules.waterfalls import (
     Question,
     Sample,
     attempts_at,
+    login_check,
     open_question,
 )
 from netdiag.diagnosis.thresholds import (
@@ -76,12 +77,9 @@ def _finding(
     would_refute: str,
     step: str,
     owner: str = "database",
-    check: str | None = None,
 ) -> Finding:
     """A cause at one place, with its one action."""
-    action = Action(
-        owner=owner, horizon=Horizon.IMMEDIATE, step=step, check=check or f"netdiag probe database {place.label}"
-    )
+    action = Action(owner=owner, horizon=Horizon.IMMEDIATE, step=step, check=login_check(place))
     return Finding(
         id=finding_id(code, place.subject),
         code=code,
@@ -242,7 +240,7 @@ def _closed(case: Case, place: Place) -> Judgement:
         code=CLOSED,
         subject=place.subject,
         statement=text,
-        remedy=f"netdiag probe ports {place.label}, once it answers.",
+        remedy=f"Run `{place.command('ports')}` once it answers.",
     )
 
 
@@ -268,7 +266,7 @@ def _closed_finding(place: Place, tries: Tries) -> Finding:
                 owner="database" if place.is_database else "application",
                 horizon=Horizon.IMMEDIATE,
                 step=restart,
-                check=f"netdiag probe ports {place.label}",
+                check=place.command("ports"),
             ),
         ),
     )
@@ -490,7 +488,7 @@ def _tls_note(place: Place, outdated: tuple[Attempt, ...]) -> Finding:
                 owner="database",
                 horizon=Horizon.LONG_TERM,
                 step="Renew the certificate before a client asks for sslmode=verify-full.",
-                check=f"netdiag probe database {place.label}",
+                check=login_check(place),
             ),
         ),
     )
@@ -525,7 +523,7 @@ def _slow(case: Case, place: Place) -> Judgement:
         return open_question(SLOW, case, place, attempts, needs_login=False)
     if len(clean) < SLOW_ATTEMPTS:
         text = f"Only {len(clean)} connection to {place.label} was free of retransmissions; it takes {SLOW_ATTEMPTS}."
-        return NotMeasured(code=SLOW, subject=place.subject, statement=text, remedy=f"netdiag run {place.label}")
+        return NotMeasured(code=SLOW, subject=place.subject, statement=text, remedy=f"Run `{login_check(place)}`.")
     if len(slow) >= SLOW_ATTEMPTS:
         return _slow_finding(place, Sample(hits=slow, tested=clean))
     longest = max(t.seconds for a in clean for t in a.waterfall.phases if t.phase is not Phase.TCP)

@@ -79,14 +79,16 @@ def _open_question(code: str, place: Place, tries: Tries) -> NotMeasured | None:
         )
     if not tries.tries:
         return _not_measured(
-            code, place, f"No connection to {place.label} was tried.", f"netdiag probe ports {place.label}"
+            code, place, f"No connection to {place.label} was tried.", f"Run `{place.command('ports')}`."
         )
     if not tries.sent:
         reason = tries.local_reason or "no reason given"
-        return _not_measured(code, place, f"This host could not send to {place.label}: {reason}.", "netdiag doctor")
+        return _not_measured(
+            code, place, f"This host could not send to {place.label}: {reason}.", "Run `netdiag doctor`."
+        )
     if tries.all_silent and tries.syns < SILENT_SYNS:
         text = f"Only {tries.syns} SYNs to {place.label}, all unanswered; it takes {SILENT_SYNS} to exclude loss."
-        return _not_measured(code, place, text, f"netdiag probe ports {place.label}")
+        return _not_measured(code, place, text, f"Run `{place.command('ports')}`.")
     return None
 
 
@@ -107,7 +109,7 @@ def _drop(case: Case, place: Place) -> Judgement:
     proofs = proofs_of_life(case.evidence, place.address, place.port)
     if not proofs:
         text = f"Nothing else at {place.address} answers either: a drop cannot be told from a host that is down."
-        return _not_measured(DROP, place, text, f"netdiag probe ports {place.label} from a host beside it.")
+        return _not_measured(DROP, place, text, f"Run `{place.command('ports')}` on a host beside it.")
     return _dropped(place, tries, proofs, silence(case.evidence, place.address, place.port))
 
 
@@ -157,7 +159,7 @@ def _drop_statement(place: Place, tries: Tries, proofs: tuple[Proof, ...], found
 
 def _drop_actions(place: Place, tries: Tries, found: Silence | None) -> tuple[Action, ...]:
     spot = f" {found.statement}" if found else ""
-    check = f"netdiag probe ports {place.label}"
+    check = place.command("ports")
     permit = f"Permit TCP from {_from(tries)} to {place.label}{spot}, in both directions."
     queue = (
         f"On the server, rule out a full accept queue on port {place.port}: Recv-Q above Send-Q, ListenDrops growing."
@@ -255,7 +257,7 @@ def _reject_finding(
                 owner="firewall",
                 horizon=Horizon.IMMEDIATE,
                 step=permit,
-                check=f"netdiag probe ports {place.label}",
+                check=place.command("ports"),
             ),
         ),
     )
@@ -341,9 +343,7 @@ def _unreachable_finding(place: Place, tries: Tries, statement: str, confidence:
         statement=statement,
         evidence=tries.ids,
         would_refute=f"Any packet from {place.address}: a SYN-ACK or RST from any port, or an echo reply.",
-        actions=(
-            Action(owner="network", horizon=Horizon.IMMEDIATE, step=step, check=f"netdiag probe path {place.label}"),
-        ),
+        actions=(Action(owner="network", horizon=Horizon.IMMEDIATE, step=step, check=place.command("path")),),
     )
 
 

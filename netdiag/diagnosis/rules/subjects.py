@@ -5,6 +5,7 @@ Nothing here judges. Everything is a pure function of the case, in an order that
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import fields
 from ipaddress import ip_address
@@ -38,6 +39,10 @@ class Place:
     def label(self) -> str:
         """``10.0.0.1:5433``, ``[2001:db8::1]:5433``, or the host's name where no address is known."""
         return at(self.address or self.endpoint.host, self.port)
+
+    def command(self, probe: str) -> str:
+        """The command that asks ``probe`` of this place again; brackets of IPv6 are quoted for the shell."""
+        return shlex.join(("netdiag", "probe", probe, self.label))
 
     @property
     def is_database(self) -> bool:

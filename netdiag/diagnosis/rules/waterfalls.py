@@ -6,13 +6,15 @@ SQLSTATE decides, text only refines: messages are localised (lc_messages), codes
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
+from urllib.parse import quote
 
 from netdiag.diagnosis.finding import Judgement, NotMeasured, RuledOut, Severity
 from netdiag.diagnosis.rule import Case
-from netdiag.diagnosis.rules.subjects import Place, ids, unseen_share
+from netdiag.diagnosis.rules.subjects import Place, at, ids, unseen_share
 from probes.database import DatabaseMeasurement, Phase, Waterfall
 from probes.model import Failure, FailureKind, Measurement, Outcome, value
 
@@ -107,6 +109,17 @@ def _said_nothing(waterfall: Waterfall) -> bool:
     return all(t.phase is Phase.TCP or t.outcome is not Outcome.ANSWERED for t in waterfall.phases)
 
 
+def login_check(place: Place) -> str:
+    """The command that connects as the application does; without a user it stops after TLS. Holds no password."""
+    credentials = place.endpoint.credentials
+    if credentials is None or credentials.user is None:
+        return place.command("database")
+    where = at(place.endpoint.host, place.port)
+    dbname = f"/{quote(credentials.dbname, safe='')}" if credentials.dbname else ""
+    dsn = f"postgresql://{quote(credentials.user, safe='')}@{where}{dbname}?sslmode={credentials.sslmode}"
+    return shlex.join(("netdiag", "probe", "database", dsn))
+
+
 # One question asked of all attempts
 
 Found = Callable[[Place, "Sample"], Judgement]
@@ -173,7 +186,10 @@ def _reason(case: Case, place: Place, attempts: tuple[Attempt, ...], needs_login
         return f"{place.endpoint.host} has no known address.", "Make the name resolve first."
     if not attempts:
         why = _unmeasured_reason(case, place)
-        return f"No database connection to {place.label} was tried{why}.", f"netdiag probe database {place.label}"
+        return (
+            f"No database connection to {place.label} was tried{why}.",
+            f"Run `{place.command('database')}`.",
+        )
     ends = Counter(a.fate for a in attempts)
     if set(ends) == {UNCONNECTED}:
         return f"None of {len(attempts)} connections to {place.label} got past TCP.", "Make the port answer first."
