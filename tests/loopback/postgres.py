@@ -28,6 +28,7 @@ from pathlib import Path
 
 READY = "database system is ready to accept connections"
 PATIENCE_S = 60.0  # for a slow machine to start or stop a server; nothing is measured by it
+FAREWELL_S = 3.0  # a fast shutdown waits for clients that never said who they are, until authentication_timeout
 TRUST = ("host all all all trust",)
 _SETTINGS = {
     "fsync": "off",
@@ -81,7 +82,7 @@ class Server:
         self.process.send_signal(signal.SIGCONT)
         self.process.send_signal(signal.SIGINT)
         try:
-            self.process.wait(PATIENCE_S)
+            self.process.wait(FAREWELL_S)
         except subprocess.TimeoutExpired:
             self.process.send_signal(signal.SIGQUIT)
             self.process.wait(PATIENCE_S)
