@@ -193,6 +193,21 @@ def test_the_probes_own_order_of_asking_is_enough():
     assert isinstance(only("dns.tcp-blocked", case(resolved({FIRST: blocked}))), Finding)
 
 
+@pytest.mark.parametrize("seed", range(60))
+def test_any_set_of_dead_resolvers_is_named_exactly(seed):
+    draw = random.Random(seed)
+    servers = [f"192.0.2.{n}" for n in range(draw.randint(1, 3))]
+    dead = {server for server in servers if draw.random() < 0.5}
+    config = ResolverConfig(nameservers=tuple(servers), search=(), options=(), source="test")
+    wait = stub_wait(config, frozenset(dead)) or 0.0
+    answers = {server: silent(server) if server in dead else good(server) for server in servers}
+    world = case(resolved(answers, system=() if dead == set(servers) else (LIVE,), seconds=wait + 0.01))
+    found = {r: j for r, j in at_resolver("dns.resolver-down", world).items() if isinstance(j, Finding)}
+    assert set(found) == dead
+    before_a_live_one = {server for n, server in enumerate(servers) if set(servers[: n + 1]) <= dead}
+    assert {r for r, j in found.items() if j.severity is Severity.CRITICAL} == before_a_live_one
+
+
 def test_one_lost_datagram_and_unsent_queries_are_no_verdict():
     for queries in ([query(outcome=Outcome.LOST)], same(outcome=Outcome.NOT_SENT)):
         assert isinstance(only("dns.resolver-down", case(resolved({FIRST: queries}, system=()))), NotMeasured)

@@ -292,8 +292,6 @@ def judge_loss(case: Case) -> Iterator[Judgement]:
     losing = {path.address for path, tcp, _ in found if tcp and _fires(tcp, _limit(case, path))}
     quiet = {path.address for path, tcp, _ in found if tcp and tcp.answered} - losing
     for path, tcp, icmp in found:
-        if path.is_loopback and tcp is None and icmp is None:
-            continue
         yield _loss(path, tcp, icmp, _limit(case, path), _place(path, losing, quiet))
 
 
