@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 
 from probes.latency import LossCount
 from probes.stats.intervals import wilson
@@ -65,3 +66,18 @@ def proportion(count: int, total: int) -> str:
     """``share`` with its 95 % Wilson interval."""
     interval = wilson(count, total)
     return share(count, total, interval.low, interval.high) if interval else share(count, total, None, None)
+
+
+def references(numbers: Sequence[str]) -> str:
+    """``E1 E2 E3 E7`` as ``E1-E3 E7``: runs of three or more are drawn together."""
+    runs: list[list[int]] = []
+    for number in sorted({int(text.removeprefix("E")) for text in numbers}):
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return " ".join(_run(run) for run in runs)
+
+
+def _run(run: Sequence[int]) -> str:
+    return f"E{run[0]}-E{run[-1]}" if len(run) > 2 else " ".join(f"E{number}" for number in run)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+from netdiag.report.figures import references
 from netdiag.report.model import Cited, Detail, EvidenceRow, Line, Listing, Report, RootCause, Step
 from netdiag.report.text import exclusion_text, gap_text, tag
 
@@ -76,7 +77,7 @@ def _paragraphs(paragraphs: Iterable[str]) -> Iterator[str]:
 
 
 def _cited(text: str, evidence: tuple[str, ...], indent: str = "") -> str:
-    return " ".join((f"{indent}- {escape(text)}", *evidence))
+    return f"{indent}- {escape(text)} {references(evidence)}".rstrip()
 
 
 def _groups(groups: Iterable[Listing[T]], lay: Callable[[T], Iterable[str]]) -> Iterator[str]:
@@ -105,7 +106,7 @@ def _numbered(listing: Listing[str]) -> Iterator[str]:
 
 
 def _root_cause(cause: RootCause) -> Iterator[str]:
-    yield " ".join((f"- {escape(cause.text)}", f"**{escape(tag(cause))}**", *cause.evidence))
+    yield f"- {escape(cause.text)} **{escape(tag(cause))}** {references(cause.evidence)}".rstrip()
     for consequence in cause.consequences:
         yield _cited(f"Hence: {consequence.text}", consequence.evidence, "  ")
 
@@ -126,7 +127,7 @@ def _detail(detail: Detail) -> Iterator[str]:
 
 
 def _figure(label: str, figure: Cited) -> str:
-    return " ".join((label, escape(figure.text), *figure.evidence))
+    return f"{label} {escape(figure.text)} {references(figure.evidence)}".rstrip()
 
 
 def _evidence(listing: Listing[EvidenceRow]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 from netdiag.diagnosis.finding import Diagnosis, FindingRole, Subject, Verdict
@@ -14,11 +14,14 @@ from netdiag.report.model import Cited, Detail
 from netdiag.report.sanitize import clean
 from probes.database import DatabaseMeasurement, Waterfall
 from probes.exchanges import TlsSession
-from probes.latency import LossCount, RttSummary
+from probes.latency import LatencyMeasurement
+from probes.loss import LossMeasurement
 from probes.model import Measurement
+from probes.sampling import RttSample, loss_count, rtt_summary
 
 NOT_MEASURED = "not measured"
-Figures = Iterable[tuple[str, Measurement[Any]]]
+Figures = Iterable[tuple[str, Sequence[Measurement[Any]]]]  # a line, and what it was measured by
+Sampled = LatencyMeasurement | LossMeasurement
 
 
 def technical_details(run: Run, diagnosis: Diagnosis, numbered: Numbers) -> tuple[Detail, ...]:
@@ -35,31 +38,58 @@ def technical_details(run: Run, diagnosis: Diagnosis, numbered: Numbers) -> tupl
 
 
 def _detail(label: str, figures: Figures, numbered: Numbers, nothing: str = NOT_MEASURED) -> Detail:
-    cited = tuple(Cited(text=text, evidence=(numbered[measurement.id],)) for text, measurement in figures)
+    cited = tuple(
+        Cited(text=text, evidence=tuple(numbered[measurement.id] for measurement in measurements))
+        for text, measurements in figures
+    )
     return Detail(label=label, figures=cited or (Cited(text=nothing),))
 
 
 def _latencies(run: Run) -> Figures:
-    for measurement in run.evidence.of(object):
-        rtt = getattr(measurement.data, "rtt", None)
-        if isinstance(rtt, RttSummary) and rtt.n:
-            normal = baseline(run, measurement)
+    for pool in _sampled(run):
+        rtt = rtt_summary(_samples(pool))
+        if rtt.n:
+            normal = baseline(run, pool[0])
             usual = f" (normally {duration(normal.rtt)})" if normal and normal.rtt is not None else ""
-            yield f"{where(measurement)}{_method(measurement)}: {rtt_line(rtt)}{usual}", measurement
+            yield f"{_by_method(pool[0])}: {rtt_line(rtt)}{usual}", pool
 
 
 def _losses(run: Run) -> Figures:
-    for measurement in run.evidence.of(object):
-        count = getattr(measurement.data, "loss", None)
-        if isinstance(count, LossCount) and count.sent:
-            normal = baseline(run, measurement)
+    for pool in _sampled(run):
+        count = loss_count(_samples(pool))
+        if count.sent:
+            normal = baseline(run, pool[0])
             usual = f" (normally {percent(normal.loss)})" if normal and normal.loss is not None else ""
-            yield f"{where(measurement)}{_method(measurement)}: {loss(count)}{usual}", measurement
+            yield f"{_by_method(pool[0])}: {loss(count)}{usual}", pool
 
 
-def _method(measurement: Measurement[Any]) -> str:
-    method = getattr(measurement.data, "method", None)
-    return f" by {str(method).upper()}" if method else ""
+def _sampled(run: Run) -> list[list[Measurement[Any]]]:
+    """Every series of samples, pooled by what was asked and how: one place and method, one figure."""
+    found = [m for m in run.evidence.of(object) if isinstance(m.data, Sampled)]
+    return _pooled(found, lambda m: (where(m), _data(m).method))
+
+
+def _samples(pool: Sequence[Measurement[Any]]) -> list[RttSample]:
+    return [sample for measurement in pool for sample in _data(measurement).samples]
+
+
+def _data(measurement: Measurement[Any]) -> Any:
+    """Of a measurement that Evidence.of() gave: it has data, of the kind asked for."""
+    return measurement.data
+
+
+def _by_method(measurement: Measurement[Any]) -> str:
+    return f"{where(measurement)} by {str(_data(measurement).method).upper()}"
+
+
+def _pooled(
+    measurements: Iterable[Measurement[Any]], key: Callable[[Measurement[Any]], Hashable]
+) -> list[list[Measurement[Any]]]:
+    """In the order in which the keys first occur."""
+    pools: dict[Hashable, list[Measurement[Any]]] = {}
+    for measurement in measurements:
+        pools.setdefault(key(measurement), []).append(measurement)
+    return list(pools.values())
 
 
 def baseline(run: Run, measurement: Measurement[Any]) -> Baseline | None:
@@ -99,13 +129,18 @@ def _no_balancer(run: Run) -> str:
     return f"{', '.join(declared)}: {NOT_MEASURED}" if declared else "none declared, and nothing answered as one"
 
 
+def _databases(run: Run) -> list[tuple[list[Measurement[Any]], tuple[Waterfall, ...]]]:
+    """Per place: the measurements of its database, and all their attempts."""
+    pools = _pooled(run.evidence.of(DatabaseMeasurement), where)
+    return [(pool, tuple(attempt for m in pool for attempt in _data(m).attempts)) for pool in pools]
+
+
 def _balancers(run: Run) -> Figures:
-    for measurement in run.evidence.of(DatabaseMeasurement):
-        endpoint = endpoint_of(run, measurement.target.endpoint)
-        attempts = measurement.data.attempts if measurement.data else ()
+    for pool, attempts in _databases(run):
+        endpoint = endpoint_of(run, pool[0].target.endpoint)
         speaks_http = any(attempt.http_status for attempt in attempts)
         if speaks_http or (endpoint and endpoint.role == "load-balancer"):
-            yield f"{where(measurement)}: {_answer(attempts)}", measurement
+            yield f"{where(pool[0])}: {_answer(attempts)}", pool
 
 
 def _answer(attempts: tuple[Waterfall, ...]) -> str:
@@ -124,19 +159,19 @@ def _answer(attempts: tuple[Waterfall, ...]) -> str:
 
 
 def _connections(run: Run) -> Figures:
-    for measurement in run.evidence.of(DatabaseMeasurement):
-        if measurement.data:
-            text = attempts_line(measurement.data.attempts, measurement.data.credentials)
-            yield f"{where(measurement)}: {text}", measurement
+    for pool, attempts in _databases(run):
+        credentials = any(_data(measurement).credentials for measurement in pool)
+        yield f"{where(pool[0])}: {attempts_line(attempts, credentials)}", pool
 
 
 def _per_address(run: Run, tell: Callable[[Waterfall], str | None]) -> Figures:
     """What the first attempt with something to tell says, for each address."""
-    for measurement in run.evidence.of(DatabaseMeasurement):
-        attempts = measurement.data.attempts if measurement.data else ()
-        told = next((text for attempt in attempts if (text := tell(attempt))), None)
-        if told:
-            yield f"{where(measurement)}: {told}", measurement
+    for pool, _ in _databases(run):
+        for measurement in pool:
+            told = next((text for attempt in _data(measurement).attempts if (text := tell(attempt))), None)
+            if told:
+                yield f"{where(measurement)}: {told}", (measurement,)
+                break
 
 
 def _version(attempt: Waterfall) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from netdiag.diagnosis.finding import FindingRole
+from netdiag.report.figures import references
 from netdiag.report.model import Cited, Detail, EvidenceRow, Exclusion, Gap, Line, Listing, Report, RootCause, Step
 
 T = TypeVar("T")
@@ -126,9 +127,9 @@ def _each(things: Iterable[T], lay: Callable[[T], Iterable[str]]) -> Iterator[st
 
 
 def _root_cause(cause: RootCause) -> Iterator[str]:
-    yield from _wrap("   - ", cause.text, " ".join((tag(cause), *cause.evidence)))
+    yield from _wrap("   - ", cause.text, f"{tag(cause)} {references(cause.evidence)}".rstrip())
     for consequence in cause.consequences:
-        yield from _wrap("     - ", f"Hence: {consequence.text}", " ".join(consequence.evidence))
+        yield from _wrap("     - ", f"Hence: {consequence.text}", references(consequence.evidence))
 
 
 def _step(step: Step) -> Iterator[str]:
@@ -141,15 +142,15 @@ def _detail(detail: Detail) -> Iterator[str]:
         return
     yield f"- {detail.label}:"
     for figure in detail.figures:
-        yield from _wrap("  - ", figure.text, " ".join(figure.evidence))
+        yield from _wrap("  - ", figure.text, references(figure.evidence))
 
 
 def _figure(label: str, figure: Cited) -> list[str]:
-    return _wrap("- ", f"{label}{figure.text}", " ".join(figure.evidence))
+    return _wrap("- ", f"{label}{figure.text}", references(figure.evidence))
 
 
 def _exclusion(line: Exclusion) -> Iterator[str]:
-    yield from _wrap("- ", exclusion_text(line), " ".join(line.evidence))
+    yield from _wrap("- ", exclusion_text(line), references(line.evidence))
 
 
 def _gap(gap: Gap) -> Iterator[str]:

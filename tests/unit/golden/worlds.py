@@ -165,7 +165,15 @@ def loss(sent: int, lost: int) -> LossMeasurement:
     return LossMeasurement(
         method="tcp",
         address="198.18.1.20",
-        samples=(),
+        samples=tuple(
+            RttSample(
+                sequence=number,
+                sent_s=None,
+                outcome=Outcome.LOST if number < lost else Outcome.ANSWERED,
+                rtt_s=None,
+            )
+            for number in range(sent)
+        ),
         loss=losses(sent, lost),
         question=0.05,
         answer="above",
