@@ -131,6 +131,14 @@ def test_a_share_of_refusals_carries_its_interval_and_is_a_warning(seed):
     assert finding.statement.startswith(f"{bad} of {bad + good} (95% CI ")
 
 
+def test_a_refusal_with_a_sqlstate_is_postgresqls_own_answer():
+    """The server refuses in place of S or N: it is a PostgreSQL all the same, and it is not silent."""
+    case = world(refused("53300", "sorry, too many clients already", Phase.SSL_REQUEST, ssl_answer="E"))
+    assert isinstance(only(LIMIT, case), Finding)
+    assert isinstance(only(SILENT, case), RuledOut)
+    assert isinstance(only(RULES["lb.wrong-protocol"], case), RuledOut)
+
+
 def test_a_wrong_password_is_critical_and_blames_no_network():
     case = WORLDS["wrong-password"][0]
     finding = only(AUTH, case)

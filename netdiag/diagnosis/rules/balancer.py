@@ -27,10 +27,6 @@ def judge_backend(case: Case) -> Iterator[Judgement]:
             yield BACKEND_DOWN.ask(case, place)
 
 
-def _spoke_postgresql(attempt: Attempt) -> bool:
-    return attempt.passed(Phase.SSL_REQUEST) or attempt.passed(Phase.STARTUP)
-
-
 # lb.wrong-protocol
 
 
@@ -64,9 +60,14 @@ def _http_words(attempt: Attempt) -> str:
 def _garbage_words(attempt: Attempt) -> str:
     waterfall, failure = attempt.waterfall, attempt.failure
     if waterfall.first_bytes:
-        return f'with bytes that are not PostgreSQL\'s ("{waterfall.first_bytes}")'
+        return f'with bytes that are not PostgreSQL\'s ("{_one_line(waterfall.first_bytes)}")'
     detail = failure.detail if failure and failure.detail else "no bytes on record"
     return f"against the PostgreSQL protocol ({detail})"
+
+
+def _one_line(first_bytes: str) -> str:
+    """Without the line's end, which the printable form spells out."""
+    return first_bytes.removesuffix(r"\x0a").removesuffix(r"\x0d")
 
 
 def _tcp_listener(place: Place) -> Action:
@@ -141,7 +142,7 @@ def _finding(
 
 WRONG_PROTOCOL = Question(
     code=PROTOCOL,
-    could_show=_spoke_postgresql,
+    could_show=lambda a: a.spoke_postgresql,
     fine="{n} of {n} connections to {place} were answered in the PostgreSQL protocol.",
     found=_wrong_protocol,
     needs_login=False,
@@ -149,7 +150,7 @@ WRONG_PROTOCOL = Question(
 
 BACKEND_DOWN = Question(
     code=BACKEND,
-    could_show=lambda a: _spoke_postgresql(a) or a.fate == PROTOCOL,
+    could_show=lambda a: a.spoke_postgresql or a.fate == PROTOCOL,
     fine="{n} of {n} connections through balancer {place} were answered with bytes.",
     found=_backend_down,
     needs_login=False,

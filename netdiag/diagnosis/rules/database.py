@@ -279,8 +279,8 @@ def judge_unresponsive(case: Case) -> Iterator[Judgement]:
     for place in database_places(case):
         question = Question(
             code=SILENT,
-            could_show=lambda a: a.passed(Phase.SSL_REQUEST) or a.passed(Phase.STARTUP) or a.passed(Phase.TLS),
-            fine="{n} of {n} TCP connections to {place} were answered by the server itself, not by its kernel alone.",
+            could_show=lambda a: a.spoke_postgresql,
+            fine="{n} of {n} TCP connections to {place} were answered by the server, not by its kernel alone.",
             found=partial(_unresponsive, case),
             needs_login=False,
         )

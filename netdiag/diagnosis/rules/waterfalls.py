@@ -46,6 +46,12 @@ class Attempt:
     def passed(self, phase: Phase) -> bool:
         return any(t.phase is phase and t.outcome is Outcome.ANSWERED for t in self.waterfall.phases)
 
+    @property
+    def spoke_postgresql(self) -> bool:
+        """A phase that only a PostgreSQL server can answer was answered, or an error came with its SQLSTATE."""
+        answered = any(self.passed(phase) for phase in (Phase.SSL_REQUEST, Phase.TLS, Phase.STARTUP))
+        return answered or bool(self.failure and self.failure.sqlstate)
+
     def seconds(self, phase: Phase) -> float | None:
         return next((t.seconds for t in self.waterfall.phases if t.phase is phase), None)
 
@@ -208,4 +214,4 @@ def _unmeasured_reason(case: Case, place: Place) -> str:
 
 
 def _listed(ends: Counter[str]) -> str:
-    return ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))
+    return ", ".join(f"{count} ended as {end}" for end, count in sorted(ends.items()))
