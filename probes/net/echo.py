@@ -229,7 +229,7 @@ class _Series:
 
     def result(self) -> EchoSeries:
         start = next((p.sent_monotonic for p in self._probes if p.sent_monotonic is not None), None)
-        timed = [_round_trip(probe) for probe in self._probes]
+        timed = [_time(probe) for probe in self._probes]
         sources = [source for rtt, source in timed if rtt is not None]
         samples = (self._sample(probe, rtt, start) for probe, (rtt, _source) in zip(self._probes, timed, strict=True))
         return EchoSeries(
@@ -267,18 +267,35 @@ _BEST_FIRST = [TimestampSource.KERNEL_RX_TX, TimestampSource.KERNEL_RX, Timestam
 _CLOCK_SLACK_S = 0.001
 
 
-def _round_trip(probe: _Probe) -> tuple[float | None, TimestampSource]:
-    """The RTT by the best clock that stamped both ends and agrees with the monotonic clock."""
+def _time(probe: _Probe) -> tuple[float | None, TimestampSource]:
     if probe.not_sent is not None or probe.answered_monotonic is None or probe.sent_monotonic is None:
         return None, TimestampSource.USER
-    user = probe.answered_monotonic - probe.sent_monotonic
-    candidates = (
-        (probe.transmit_ns, TimestampSource.KERNEL_RX_TX),
-        (probe.sent_wall_ns, TimestampSource.KERNEL_RX),
+    return round_trip(
+        sent_monotonic=probe.sent_monotonic,
+        answered_monotonic=probe.answered_monotonic,
+        transmit_ns=probe.transmit_ns,
+        sent_wall_ns=probe.sent_wall_ns,
+        receive_ns=probe.receive_ns,
     )
-    for sent, source in candidates:
-        if sent is not None and probe.receive_ns is not None:
-            kernel = (probe.receive_ns - sent) / 1e9
+
+
+def round_trip(
+    *,
+    sent_monotonic: float,
+    answered_monotonic: float,
+    transmit_ns: int | None,
+    sent_wall_ns: int | None,
+    receive_ns: int | None,
+) -> tuple[float, TimestampSource]:
+    """Seconds by the best clock that stamped both ends and agrees with the monotonic clock, and which that was.
+
+    We read after the kernel received, so no true RTT is longer than the one seen from user space.
+    """
+    user = answered_monotonic - sent_monotonic
+    candidates = ((transmit_ns, TimestampSource.KERNEL_RX_TX), (sent_wall_ns, TimestampSource.KERNEL_RX))
+    for sent_ns, source in candidates:
+        if sent_ns is not None and receive_ns is not None:
+            kernel = (receive_ns - sent_ns) / 1e9
             if 0 < kernel <= user + _CLOCK_SLACK_S:
                 return kernel, source
     return user, TimestampSource.USER

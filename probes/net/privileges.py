@@ -19,14 +19,15 @@ def icmp_socket(family: socket.AddressFamily) -> tuple[socket.socket, str]:
     """
     protocol = socket.IPPROTO_ICMPV6 if family == socket.AF_INET6 else socket.IPPROTO_ICMP
     flags = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-    refusal: OSError | None = None
+    refusals: list[OSError] = []
     for kind, name in ((socket.SOCK_DGRAM, "datagram"), (socket.SOCK_RAW, "raw")):
         try:
             return socket.socket(family, kind | flags, protocol), name
         except OSError as error:
-            refusal = error
-    reason = refusal.strerror if refusal is not None else "unknown"
-    raise ProbeUnavailable(f"{_GRANT}: {reason}") from refusal
+            refusals.append(error)
+    if any(isinstance(refusal, PermissionError) for refusal in refusals):
+        raise ProbeUnavailable(_GRANT)
+    raise ProbeUnavailable(f"ICMP sockets do not open here: {refusals[0].strerror}")
 
 
 def capabilities() -> frozenset[Capability]:

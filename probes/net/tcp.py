@@ -100,21 +100,28 @@ async def _finished(sock: socket.socket, target: str, deadline: float, clock: Cl
 
     A queued ICMP error wakes us up before, while or after the kernel sets SO_ERROR, and reading the queue clears
     SO_ERROR: so the errno is read first, the state last, and what the queue said is remembered over the rounds.
+    A connection may also be reset between the two: the errno is read again then.
     """
     queued: ExtendedError | None = None
     while await writable(sock, deadline - clock.monotonic()):
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        code = _take_errno(sock)
         queued = take_icmp_error(sock) or queued
         state = _state(sock)
+        if state == _CLOSE:
+            code = code or _take_errno(sock) or (queued.errno if queued is not None else errnos.ECONNABORTED)
         if code in _AFTER_ESTABLISHED:
             return _End(outcome=Outcome.ANSWERED, pending=code)
-        if code or state == _CLOSE:
-            code = code or (queued.errno if queued is not None else errnos.ECONNABORTED)
+        if code:
             return _failed(_os_error(code), queued.icmp() if queued is not None else None, target)
         if state != _SYN_SENT:
             set_error_queue(sock, enabled=False)
             return _End(outcome=Outcome.ANSWERED)
     return _End(outcome=Outcome.LOST, failure=timed_out("connect"))
+
+
+def _take_errno(sock: socket.socket) -> int:
+    """SO_ERROR: reading it clears it."""
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
 def _handshake(sock: socket.socket, end: _End, source: tuple[str, int] | None, seconds: float) -> Handshake:

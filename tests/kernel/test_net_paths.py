@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 import pytest
@@ -181,6 +182,41 @@ def test_no_route_at_all_is_unreachable_and_local(world):
     assert route.source is None
     assert route.failure is not None
     assert route.failure.errno == "ENETUNREACH"
+
+
+@pytest.mark.parametrize("family", ["4", "6"])
+def test_a_reject_by_this_host_itself_names_this_host(world, family):
+    address = world.server_address if family == "4" else world.server_address6
+    world.client.nft(HOOK.format(hook="output", objects="", rules=f"tcp dport {PORT} reject"))
+    shake = connect(world, address=address)
+    assert shake.outcome is Outcome.REJECTED
+    assert shake.failure is not None
+    assert shake.failure.icmp is not None
+    assert shake.failure.icmp.offender == shake.source_address
+
+
+def test_a_neighbour_that_does_not_exist_is_unreachable_by_our_own_word(world):
+    shake = connect(world, address="10.71.1.77", timeout_s=10.0)
+    assert shake.outcome is Outcome.UNREACHABLE
+    assert shake.failure is not None
+    assert shake.failure.icmp is not None
+    assert (shake.failure.icmp.type, shake.failure.icmp.code) == (3, 1)
+    assert shake.failure.icmp.offender == world.client_address == shake.source_address
+
+
+def test_errors_of_many_attempts_at_once_keep_to_their_own(world):
+    """The kernel queues an ICMP error, sets SO_ERROR and wakes us up in no order that one may rely on."""
+    filter_forward(world, f"tcp dport {PORT} reject with icmpx type admin-prohibited")
+
+    async def storm():
+        kernel = network()
+        addresses = [world.server_address, world.server_address6] * 100
+        requests = [HandshakeRequest(address=address, port=PORT, timeout_s=5.0) for address in addresses]
+        return await asyncio.gather(*(kernel.handshake(request) for request in requests))
+
+    shakes = world.client.measure(storm)
+    assert {shake.outcome for shake in shakes} == {Outcome.REJECTED}
+    assert {shake.failure.icmp.offender for shake in shakes} == {world.router_address, world.router_address6}
 
 
 def test_a_failed_stream_shows_its_handshake(world):

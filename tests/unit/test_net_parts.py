@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probes.exchanges import ResolverConfig
+from probes.exchanges import ResolverConfig, TimestampSource
 from probes.net.certificate import CertificateNames, certificate_facts, dns_name_matches, end_point_digest, names_match
+from probes.net.echo import round_trip
 from probes.net.pacing import Pacer, Pacing
 from probes.net.resolver import parse_resolver_config, read_resolver_config
 from probes.net.sockets import canonical, family_of, socket_address
@@ -193,6 +194,27 @@ def test_the_common_name_counts_only_without_names_of_the_hosts_kind():
 def test_hostile_certificates_are_unreadable_not_fatal(der):
     assert certificate_facts(der) is None
     assert end_point_digest(der) is None
+
+
+SECOND = 1_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("transmit", "wall", "receive", "rtt", "source"),
+    [
+        (100 * SECOND + 2_000_000, 100 * SECOND, 100 * SECOND + 12_000_000, 0.010, TimestampSource.KERNEL_RX_TX),
+        (None, 100 * SECOND, 100 * SECOND + 12_000_000, 0.012, TimestampSource.KERNEL_RX),
+        (100 * SECOND, 100 * SECOND, None, 0.020, TimestampSource.USER),
+        (100 * SECOND, 100 * SECOND, 3700 * SECOND, 0.020, TimestampSource.USER),  # the wall clock was stepped on
+        (100 * SECOND, 100 * SECOND, 40 * SECOND, 0.020, TimestampSource.USER),  # and back
+    ],
+)
+def test_the_best_clock_that_can_be_true_times_an_echo(transmit, wall, receive, rtt, source):
+    found, by = round_trip(
+        sent_monotonic=5.0, answered_monotonic=5.02, transmit_ns=transmit, sent_wall_ns=wall, receive_ns=receive
+    )
+    assert found == pytest.approx(rtt)
+    assert by is source
 
 
 def test_addresses_compare_as_the_kernel_prints_them():
