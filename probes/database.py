@@ -6,13 +6,22 @@ client should end it: with Terminate once it is authenticated, and with a plain 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from probes.contract import Context, Probe, ProbeUnavailable
-from probes.exchanges import ConnectFailure, Handshake, HandshakeRequest, TcpInfo, TlsRequest, TlsSession
+from probes.exchanges import (
+    ConnectFailure,
+    Handshake,
+    HandshakeRequest,
+    TcpInfo,
+    TimestampSource,
+    TlsRequest,
+    TlsSession,
+)
 from probes.failures import clean_text
 from probes.model import Failure, FailureKind, NetworkFailure, Outcome, Secret, Target, value
 from probes.session import (
@@ -135,6 +144,17 @@ _OUTCOMES = {
 }
 _OUT_OF_TIME = Failure(kind=FailureKind.LOCAL, operation="wait", detail="the run's own time was up before the answer")
 
+_HELD_BACK = Handshake(
+    outcome=Outcome.NOT_SENT,
+    seconds=0.0,
+    rtt_s=None,
+    timestamp_source=TimestampSource.USER,
+    syn_retransmits=None,
+    source_address=None,
+    source_port=None,
+    failure=_OUT_OF_TIME,
+)
+
 
 async def measure(context: Context, target: Target, options: DatabaseOptions) -> DatabaseMeasurement:
     """``options.attempts`` connections one after another, as many as the context's deadline has room for.
@@ -205,9 +225,13 @@ class _Prober:
         timeout = min(self._options.timeout_s, self._context.remaining())
         request = HandshakeRequest(address=self._address, port=self._port, timeout_s=timeout)
         try:
-            stream = await self._context.network.open_stream(request)
+            async with asyncio.timeout(self._context.remaining()):  # the network may hold it back for its rate ceiling
+                stream = await self._context.network.open_stream(request)
         except ConnectFailure as error:
             record.connected(error.handshake, error.failure)
+            return None
+        except TimeoutError:
+            record.connected(_HELD_BACK, _OUT_OF_TIME)
             return None
         record.connected(stream.handshake)
         record.deadline = min(record.started + self._options.timeout_s, self._context.deadline)
@@ -221,9 +245,10 @@ class _Prober:
             pass  # recorded with its phase
         finally:
             record.info = session.stream.info()
-            if record.failure is None and record.facts is not None and self._options.hold_s > 0:
+            own = self._coarse_reason is None  # a session of libpq's cannot be held: it gives no Sync
+            if own and record.failure is None and record.facts is not None and self._options.hold_s > 0:
                 await self._keep(session)
-            elif self._kept is not session:
+            else:
                 await session.terminate()
 
     async def _converse(self, session: PostgresSession, record: _Record) -> None:

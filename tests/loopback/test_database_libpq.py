@@ -111,7 +111,7 @@ async def through_a_server_that_wants_gssapi(network_type: type[KernelNetwork]):
     context = Context(network=network, clock=clock, vantage=Vantage(name="test"), deadline=clock.monotonic() + 30)
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as listener:
         port = listener.sockets[0].getsockname()[1]
-        options = DatabaseOptions(user="app", attempts=1, timeout_s=5.0)
+        options = DatabaseOptions(user="app", attempts=1, timeout_s=5.0, hold_s=0.5)
         return await measure(context, Target(host="localhost", address="127.0.0.1", port=port), options)
 
 
@@ -124,4 +124,5 @@ async def test_gssapi_is_left_to_libpq_and_the_measurement_says_so():
     assert (waterfall.outcome, waterfall.failure.kind) == (Outcome.FAILED, FailureKind.CREDENTIALS)
     assert waterfall.authentication == "gss"
     assert "gss" in (done.coarse_reason or "")
+    assert done.held is None
     assert isinstance(LibpqNetwork(SystemClock()), SpeaksLibpq)

@@ -187,3 +187,27 @@ async def test_seeded_garbage_is_a_classified_failure_and_tells_no_password():
         assert "hunter2" not in repr(waterfall)
         kinds.add(waterfall.failure.kind)
     assert {FailureKind.PROTOCOL} <= kinds
+
+
+async def test_a_connection_that_the_rate_ceiling_holds_back_is_not_sent():
+    """One connection in ten seconds: the second never leaves, and says nothing of the server."""
+
+    async def serve(reader, writer):
+        await reader.read(8)
+        writer.write(b"N")
+        await reader.read()
+        writer.close()
+
+    clock = SystemClock()
+    network = KernelNetwork(clock, connections_per_second=0.1)
+    context = Context(network=network, clock=clock, vantage=Vantage(name="test"), deadline=clock.monotonic() + 1.0)
+    async with stranger(serve) as port:
+        target = Target(host="db.example", address="127.0.0.1", port=port)
+        first, second = (await measure(context, target, DatabaseOptions(attempts=2, interval_s=0.01))).attempts
+    assert first.outcome is Outcome.ANSWERED
+    assert second.failure is not None
+    assert (second.outcome, second.handshake.outcome, second.failure.kind) == (
+        Outcome.NOT_SENT,
+        Outcome.NOT_SENT,
+        FailureKind.LOCAL,
+    )
