@@ -1,193 +1,142 @@
 """A chain of network namespaces for path tests: client - router 1 - ... - router n - server.
 
-Segmentation offloads are off (veth passes super-packets and would hide every MTU), and a direction is narrowed by the
-MTU of a router's route, which forwarding honours for that direction alone.
+A direction is narrowed by the MTU of a router's route, which forwarding honours for that direction alone. Routers and
+server keep Linux's own ICMP rate limit: a probe that relies on ICMP has to live with it.
 """
 
 from __future__ import annotations
 
-import array
-import ctypes
-import fcntl
-import os
+import asyncio
+import contextlib
+import itertools
 import socket
-import struct
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import count
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
-_CLONE_NEWNET = 0x40000000
-_SIOCETHTOOL = 0x8946
-_OFFLOADS = (0x1F, 0x24, 0x2C)  # ETHTOOL_STSO, _SGSO, _SGRO
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_ORDINAL = count()
+from probes.contract import Context
+from probes.model import Vantage
+from probes.net.clock import SystemClock
+from probes.net.kernel import KernelNetwork
+from tests.kernel.netns import Namespace, namespaces, wire
 
+T = TypeVar("T")
 
-def run(*words: str, stdin: str | None = None) -> str:
-    done = subprocess.run(words, input=stdin, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip()}")
-    return done.stdout
-
-
-@contextmanager
-def inside(namespace: str) -> Iterator[None]:
-    """This thread's new sockets belong to ``namespace``."""
-    with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{namespace}") as there:
-        _enter(there.fileno())
-        try:
-            yield
-        finally:
-            _enter(home.fileno())
+# Device, network, gateway (None: on-link).
+Route = tuple[str, str, str | None]
 
 
-def _enter(descriptor: int) -> None:
-    if _LIBC.setns(descriptor, _CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), "setns")
+@dataclass(frozen=True)
+class Chain:
+    """``nodes`` from client to server. Link i joins node i (10.99.i.1) and node i + 1 (10.99.i.2)."""
 
-
-class World:
-    """``nodes``: the namespaces from client to server. Link i joins node i (10.99.i.1) and node i+1 (10.99.i.2)."""
-
-    def __init__(self, routers: int) -> None:
-        prefix = f"nd{os.getpid()}p{next(_ORDINAL)}"
-        names = ["c", *(f"r{number}" for number in range(1, routers + 1)), "s"]
-        self.nodes = [f"{prefix}{name}" for name in names]
-        self.links = len(self.nodes) - 1
+    nodes: tuple[Namespace, ...]
 
     @property
-    def client(self) -> str:
+    def client(self) -> Namespace:
         return self.nodes[0]
 
     @property
-    def server(self) -> str:
+    def server(self) -> Namespace:
         return self.nodes[-1]
+
+    def router(self, number: int) -> Namespace:
+        """From 1, nearest to the client first."""
+        return self.nodes[number]
 
     def address(self, family: int = 4) -> str:
         """The server's."""
-        return f"10.99.{self.links - 1}.2" if family == 4 else f"fd99:{self.links - 1}::2"
+        return host(len(self.nodes) - 2, 2, family)
 
-    def router_address(self, number: int) -> str:
-        """Router ``number`` (from 1) as the client's side of it is called: the sender of its ICMP errors."""
-        return f"10.99.{number - 1}.2"
+    def router_address(self, number: int, family: int = 4) -> str:
+        """Router ``number`` on its side of the client: the sender of its ICMP errors."""
+        return host(number - 1, 2, family)
 
-    def create(self) -> None:
-        for node in self.nodes:
-            run("ip", "netns", "add", node)
-            run("ip", "-n", node, "link", "set", "lo", "up")
-            self.sysctl(node, "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
-            self.sysctl(node, "net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0")
-        for link in range(self.links):
-            self._join(link)
-        for position, node in enumerate(self.nodes):
-            self._route(position, node)
+    def measure(self, probe: Callable[[Context], Coroutine[Any, Any, T]], seconds: float = 60.0) -> T:
+        """Run ``probe`` on the client."""
+
+        async def inside() -> T:
+            clock = SystemClock()
+            deadline = clock.monotonic() + seconds
+            vantage = Vantage(name="test")
+            return await probe(Context(network=KernelNetwork(clock), clock=clock, vantage=vantage, deadline=deadline))
+
+        return self.client.inside(lambda: asyncio.run(inside()))
+
+    def filter(self, node: Namespace, hook: str, *rules: str) -> None:
+        body = "\n".join((f"type filter hook {hook} priority 0;", *rules))
+        node.nft(f"table inet t_{hook} {{\nchain it {{\n{body}\n}}\n}}\n")
+
+    def narrow(self, mtu: int, *, forward: bool) -> None:
+        """Packets of one direction that are larger than ``mtu`` draw "too big" at router 1."""
         for family in (4, 6):
-            self._await_path(family)
+            for device, net, gateway in self._routes(1, family):
+                if (device == "right") == forward:
+                    metric = ("metric", "256") if family == 6 and not gateway else ()  # as the kernel's on-link route
+                    via = ("via", gateway) if gateway else ()
+                    words = (net, *via, "dev", device, *metric, "mtu", str(mtu))
+                    self.router(1).ip(f"-{family}", "route", "replace", *words)
 
-    def _await_path(self, family: int) -> None:
-        """Links and IPv6 addresses settle after a moment: ready when the server refuses a closed port."""
-        with inside(self.client):
-            for _ in range(50):
-                try:
-                    socket.create_connection((self.address(family), 9), 0.2).close()
-                except ConnectionRefusedError:
-                    return
-                except OSError:
-                    time.sleep(0.05)
-        raise RuntimeError(f"{self.address(family)} cannot be reached")
-
-    def remove(self) -> None:
-        for node in self.nodes:
-            subprocess.run(["ip", "netns", "del", node], capture_output=True, check=False)
-
-    def sysctl(self, node: str, *settings: str) -> None:
-        run("ip", "netns", "exec", node, "sysctl", "-qw", *settings)
-
-    def nft(self, node: str, hook: str, *rules: str) -> None:
-        chain = "\n".join(rules)
-        table = f"table inet {hook}_rules {{ chain it {{ type filter hook {hook} priority 0;\n{chain}\n}}\n}}\n"
-        run("ip", "netns", "exec", node, "nft", "-f", "-", stdin=table)
-
-    def narrow(self, mtu: int, *, forward: bool, router: int = 1) -> None:
-        """Packets in one direction that are larger than ``mtu`` draw "too big" at this router."""
-        node = self.nodes[router]
-        for family in (4, 6):
-            routes = self._routes_forward(router, family) if forward else self._routes_back(router, family)
-            for net, via, device in routes:
-                next_hop = ("via", via) if via else ()
-                metric = ("metric", "256") if family == 6 and not via else ()  # as the kernel's own on-link route
-                chosen = (net, *next_hop, "dev", device, *metric, "mtu", str(mtu))
-                run("ip", "-n", node, f"-{family}", "route", "replace", *chosen)
-
-    def silence_too_big(self, router: int = 1) -> None:
+    def silence_too_big(self) -> None:
+        """Router 1 says nothing of packets that are too big."""
         rules = ("icmp type destination-unreachable icmp code frag-needed drop", "icmpv6 type packet-too-big drop")
-        self.nft(self.nodes[router], "output", *rules)
+        self.filter(self.router(1), "output", *rules)
 
-    def _join(self, link: int) -> None:
-        left, right = self.nodes[link], self.nodes[link + 1]
-        peer = ("peer", "name", "left", "netns", right)
-        run("ip", "-n", left, "link", "add", "right", "type", "veth", *peer)
-        for node, device, host in ((left, "right", 1), (right, "left", 2)):
-            with inside(node):
-                _switch_offloads_off(device)
-            run("ip", "-n", node, "addr", "add", f"10.99.{link}.{host}/24", "dev", device)
-            run("ip", "-n", node, "addr", "add", f"fd99:{link}::{host}/64", "dev", device, "nodad")
-            run("ip", "-n", node, "link", "set", device, "up")
+    @contextlib.contextmanager
+    def listening(self, port: int, family: int = 4) -> Iterator[None]:
+        kind = socket.AF_INET if family == 4 else socket.AF_INET6
+        with self.server.listen(port, self.address(family), kind):
+            yield
 
-    def _route(self, position: int, node: str) -> None:
+    def settle(self) -> None:
+        """Addresses, routes, rate limits; then wait until the server refuses a closed port over both families."""
+        for link, (left, right) in enumerate(itertools.pairwise(self.nodes)):
+            ends = [[f"{host(link, end, 4)}/24", f"{host(link, end, 6)}/64"] for end in (1, 2)]
+            wire(left, "right", ends[0], right, "left", ends[1])
+        for position, node in enumerate(self.nodes):
+            node.sysctl(net__ipv4__ip_forward=1, net__ipv6__conf__all__forwarding=1)
+            node.sysctl(net__ipv4__icmp_ratelimit=1000, net__ipv6__icmp__ratelimit=1000)
+            for family in (4, 6):
+                for device, net, gateway in self._routes(position, family):
+                    if gateway:
+                        node.ip(f"-{family}", "route", "add", net, "via", gateway, "dev", device)
         for family in (4, 6):
-            for net, via, device in self._routes_forward(position, family) + self._routes_back(position, family):
-                if via:
-                    run("ip", "-n", node, f"-{family}", "route", "add", net, "via", via, "dev", device)
+            self.client.inside(partial(_await_refusal, self.address(family)))
 
-    def _routes_forward(self, position: int, family: int) -> list[tuple[str, str | None, str]]:
-        return [
-            (_net(link, family), _host(position, 2, family) if link > position else None, "right")
-            for link in range(position, self.links)
+    def _routes(self, position: int, family: int) -> list[Route]:
+        links = range(len(self.nodes) - 1)
+        right = [("right", link, host(position, 2, family) if link > position else None) for link in links[position:]]
+        left = [
+            ("left", link, host(position - 1, 1, family) if link < position - 1 else None) for link in range(position)
         ]
-
-    def _routes_back(self, position: int, family: int) -> list[tuple[str, str | None, str]]:
         return [
-            (_net(link, family), _host(position - 1, 1, family) if link < position - 1 else None, "left")
-            for link in range(position)
+            (device, f"10.99.{link}.0/24" if family == 4 else f"fd99:{link + 1:x}::/64", gateway)
+            for device, link, gateway in right + left
         ]
 
 
-def _net(link: int, family: int) -> str:
-    return f"10.99.{link}.0/24" if family == 4 else f"fd99:{link}::/64"
+def host(link: int, end: int, family: int) -> str:
+    # The first group is never 0, which would have a shorter canonical form.
+    return f"10.99.{link}.{end}" if family == 4 else f"fd99:{link + 1:x}::{end}"
 
 
-def _host(link: int, host: int, family: int) -> str:
-    return f"10.99.{link}.{host}" if family == 4 else f"fd99:{link}::{host}"
+def _await_refusal(address: str) -> None:
+    for _ in range(100):
+        try:
+            socket.create_connection((address, 9), 0.2).close()
+        except ConnectionRefusedError:
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise RuntimeError(f"{address} cannot be reached")
 
 
-def _switch_offloads_off(device: str) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        for command in _OFFLOADS:
-            value = array.array("B", struct.pack("II", command, 0))
-            request = struct.pack("16sP", device.encode(), value.buffer_info()[0])
-            fcntl.ioctl(sock.fileno(), _SIOCETHTOOL, request)
-
-
-@contextmanager
-def world(routers: int = 1) -> Iterator[World]:
-    made = World(routers)
-    try:
-        made.create()
+@contextlib.contextmanager
+def chain(routers: int = 1) -> Iterator[Chain]:
+    roles = ("c", *(f"r{number}" for number in range(1, routers + 1)), "s")
+    with namespaces(*roles) as nodes:
+        made = Chain(nodes=nodes)
+        made.settle()
         yield made
-    finally:
-        made.remove()
-
-
-@contextmanager
-def listener(made: World, port: int, family: int = 4) -> Iterator[None]:
-    """A TCP socket of the server's that accepts nothing beyond the kernel's handshake."""
-    with inside(made.server):
-        sock = socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6)
-    with sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((made.address(family), port))
-        sock.listen(64)
-        yield

@@ -4,12 +4,9 @@ import random
 
 import pytest
 
-from probes.contract import Context
-from probes.model import Secret, Target, Vantage
+from probes.model import Secret, Target
 from probes.mtu import CONNECTIONS_AT_MOST, MtuOptions, measure
-from probes.net.clock import SystemClock
-from probes.net.kernel import KernelNetwork
-from tests.kernel.pathworld import inside, world
+from tests.kernel.pathworld import chain
 from tests.loopback.postgres import debian_binaries, find_binaries, make_tls, postgres_server
 
 pytestmark = pytest.mark.kernel
@@ -21,76 +18,76 @@ DATABASE = MtuOptions(
 )
 
 
-async def ask(made, options=None, family=4, seconds=80.0):
-    clock = SystemClock()
-    context = Context(
-        network=KernelNetwork(clock), clock=clock, vantage=Vantage(name="test"), deadline=clock.monotonic() + seconds
-    )
+def ask(made, options=None, family=4):
     address = made.address(family)
-    with inside(made.client):
-        return await measure(context, Target(host=address, address=address, port=PORT), options or MtuOptions())
+    target = Target(host=address, address=address, port=PORT)
+    return made.measure(lambda context: measure(context, target, options or MtuOptions()), seconds=80)
 
 
-def database(made, **more):
+def database(made, family=4, **more):
     return postgres_server(
-        host=made.address(),
+        host=made.address(family),
         port=PORT,
         hba=SCRAM,
         setup=(ROLE,),
-        launcher=("ip", "netns", "exec", made.server),
+        launcher=("ip", "netns", "exec", made.server.name),
         binaries=None if more.get("tls") else find_binaries(),
         **more,
     )
 
 
 @pytest.mark.parametrize("family", [4, 6])
-async def test_healthy_path(family):
-    with world() as made:
-        forward = (await ask(made, family=family)).to_target
+def test_healthy_path(family):
+    with chain() as made:
+        forward = (ask(made, family=family)).to_target
     assert (forward.largest_delivered, forward.black_hole, forward.signalled_mtu) == (1500, False, None)
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_signalled_forward(seed):
+def test_signalled_forward(seed):
     mtu = random.Random(seed).randint(1280, 1480)
-    with world() as made:
+    with chain() as made:
         made.narrow(mtu, forward=True)
-        forward = (await ask(made)).to_target
+        forward = (ask(made)).to_target
         assert (forward.signalled_mtu, forward.signalled_by) == (mtu, made.router_address(1))
     assert (forward.largest_delivered, forward.black_hole) == (mtu, False)
 
 
-async def test_signalled_forward_ipv6():
-    with world() as made:
+def test_signalled_forward_ipv6():
+    with chain() as made:
         made.narrow(1400, forward=True)
-        forward = (await ask(made, family=6)).to_target
-    assert (forward.largest_delivered, forward.signalled_mtu, forward.signalled_by) == (1400, 1400, "fd99::2")
+        forward = (ask(made, family=6)).to_target
+    assert (forward.largest_delivered, forward.signalled_mtu, forward.signalled_by) == (
+        1400,
+        1400,
+        made.router_address(1, 6),
+    )
 
 
 @pytest.mark.parametrize(("family", "seed"), [(4, 1), (4, 2), (6, 3)])
-async def test_black_hole_forward(family, seed):
+def test_black_hole_forward(family, seed):
     mtu = random.Random(seed).randint(1281, 1480)
-    with world() as made:
+    with chain() as made:
         made.narrow(mtu, forward=True)
         made.silence_too_big()
-        forward = (await ask(made, family=family)).to_target
+        forward = (ask(made, family=family)).to_target
     assert forward.black_hole is True
     assert forward.largest_delivered <= mtu < forward.smallest_lost
     assert forward.smallest_lost - forward.largest_delivered <= 4
     assert (forward.signalled_mtu, forward.method) == (None, "udp-df")
 
 
-async def test_filtered_udp_is_no_black_hole():
-    with world() as made:
-        made.nft(made.nodes[1], "forward", "meta l4proto udp drop")
-        forward = (await ask(made)).to_target
+def test_filtered_udp_is_no_black_hole():
+    with chain() as made:
+        made.filter(made.router(1), "forward", "meta l4proto udp drop")
+        forward = (ask(made)).to_target
     assert forward.black_hole is None
     assert "UDP" in forward.reason
 
 
-async def test_database_on_a_healthy_path_costs_two_connections():
-    with world() as made, database(made) as server:
-        measurement = await ask(made, DATABASE)
+def test_database_on_a_healthy_path_costs_two_connections():
+    with chain() as made, database(made) as server:
+        measurement = ask(made, DATABASE)
         log = server.log_text()
     assert (measurement.from_target.black_hole, measurement.from_target.largest_delivered) == (False, 1500)
     assert (measurement.to_target.black_hole, measurement.to_target.largest_delivered) == (False, 1500)
@@ -99,13 +96,13 @@ async def test_database_on_a_healthy_path_costs_two_connections():
     assert "Connection reset" not in log
 
 
-@pytest.mark.parametrize("seed", range(2))
-async def test_database_shows_the_black_hole_on_the_way_back(seed):
-    mtu = random.Random(seed).randint(1280, 1480)
-    with world() as made, database(made):
+@pytest.mark.parametrize(("family", "seed"), [(4, 0), (6, 1)])
+def test_database_shows_the_black_hole_on_the_way_back(family, seed):
+    mtu = random.Random(seed).randint(1281, 1480)
+    with chain() as made, database(made, family):
         made.narrow(mtu, forward=False)
         made.silence_too_big()
-        measurement = await ask(made, DATABASE)
+        measurement = ask(made, DATABASE, family)
     back = measurement.from_target
     assert (back.black_hole, back.method) == (True, "tcp-maxseg")
     assert back.largest_delivered <= mtu < back.smallest_lost
@@ -114,46 +111,60 @@ async def test_database_shows_the_black_hole_on_the_way_back(seed):
     assert len(measurement.segments) <= CONNECTIONS_AT_MOST
     stalled = measurement.segments[0]
     # FACTS 5.1: the small tail came through, and waits for the full segments that did not.
-    assert (stalled.delivered, stalled.info.rcv_ooopack) == (False, 1)
+    assert stalled.delivered is False
+    assert stalled.info.rcv_ooopack >= 1
+    assert stalled.info.data_segs_in >= 1
 
 
-async def test_database_shows_the_black_hole_on_the_way_there_where_udp_is_filtered():
+def test_database_shows_the_black_hole_on_the_way_there_where_udp_is_filtered():
     mtu = random.Random(9).randint(1280, 1480)
-    with world() as made, database(made):
+    with chain() as made, database(made):
         made.narrow(mtu, forward=True)
         made.silence_too_big()
-        made.nft(made.server, "input", "meta l4proto udp drop")
-        measurement = await ask(made, DATABASE)
+        made.filter(made.server, "input", "meta l4proto udp drop")
+        measurement = ask(made, DATABASE)
     there = measurement.to_target
     assert (there.black_hole, there.method) == (True, "tcp-send")
     assert there.largest_delivered <= mtu < there.smallest_lost
     assert measurement.from_target.black_hole is False
 
 
-async def test_a_signalled_narrow_way_back_is_no_black_hole():
-    with world() as made, database(made):
+def test_a_signalled_narrow_way_back_is_no_black_hole():
+    with chain() as made, database(made):
         made.narrow(1400, forward=False)
-        measurement = await ask(made, DATABASE)
+        measurement = ask(made, DATABASE)
     assert (measurement.from_target.black_hole, measurement.from_target.largest_delivered) == (False, 1400)
 
 
-async def test_wrong_password_is_no_verdict_on_size():
-    with world() as made, database(made):
+def test_wrong_password_is_no_verdict_on_size():
+    with chain() as made, database(made):
         options = MtuOptions(user="app", password=Secret("wrong"), use_database=True)
-        measurement = await ask(made, options)
+        measurement = ask(made, options)
     assert measurement.from_target.black_hole is None
     assert "wrong" not in repr(measurement)
 
 
 @pytest.mark.skipif(debian_binaries() is None, reason="TLS needs Debian's PostgreSQL: apt-get install postgresql")
-async def test_tls_flight_stalls_in_a_black_hole_without_credentials(tmp_path):
+def test_tls_flight_stalls_in_a_black_hole_without_credentials(tmp_path):
     names = [f"db-{number}.a-long-name-that-fills-the-certificate.example" for number in range(80)]
-    with world() as made, database(made, tls=make_tls(tmp_path, names)):
-        healthy = await ask(made, MtuOptions(use_database=True, stall_s=2.0))
+    with chain() as made, database(made, tls=make_tls(tmp_path, names)):
+        healthy = ask(made, MtuOptions(use_database=True, stall_s=2.0))
         made.narrow(1400, forward=False)
         made.silence_too_big()
-        measurement = await ask(made, MtuOptions(use_database=True, stall_s=2.0))
+        measurement = ask(made, MtuOptions(use_database=True, stall_s=2.0))
     assert healthy.from_target.black_hole is False
     back = measurement.from_target
     assert back.black_hole is True
     assert (back.largest_delivered, back.smallest_lost) == (1400, 1401)
+
+
+def test_a_clamped_mss_saves_tcp_from_the_black_hole_that_udp_sees():
+    with chain() as made, database(made):
+        made.narrow(1400, forward=True)
+        made.silence_too_big()
+        made.filter(made.router(1), "forward", "tcp flags & syn == syn tcp option maxseg size set 1300")
+        measurement = ask(made, DATABASE)
+    there = measurement.to_target
+    assert (there.black_hole, there.method, there.largest_delivered) == (False, "tcp-send", 1340)
+    assert "1400" in there.reason
+    assert (measurement.from_target.black_hole, measurement.from_target.largest_delivered) == (False, 1340)

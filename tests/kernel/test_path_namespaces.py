@@ -5,12 +5,9 @@ import random
 
 import pytest
 
-from probes.contract import Context
-from probes.model import Outcome, Target, Vantage
-from probes.net.clock import SystemClock
-from probes.net.kernel import KernelNetwork
+from probes.model import Outcome, Target
 from probes.path import PathOptions, last_answering_hop, measure
-from tests.kernel.pathworld import inside, listener, run, world
+from tests.kernel.pathworld import chain
 
 pytestmark = pytest.mark.kernel
 PORT = 5432
@@ -24,15 +21,10 @@ PORT_SET = """table inet seen {
 """
 
 
-async def walk(made, family=4, options=None):
-    clock = SystemClock()
-    context = Context(
-        network=KernelNetwork(clock), clock=clock, vantage=Vantage(name="test"), deadline=clock.monotonic() + 40
-    )
+def walk(made, family=4, options=None):
     address = made.address(family)
-    with inside(made.client):
-        measurement = await measure(context, Target(host=address, address=address, port=PORT), options or PathOptions())
-    return measurement
+    target = Target(host=address, address=address, port=PORT)
+    return made.measure(lambda context: measure(context, target, options or PathOptions()))
 
 
 def addresses(measurement):
@@ -40,13 +32,13 @@ def addresses(measurement):
 
 
 @pytest.mark.parametrize("listening", [True, False])
-async def test_three_routers_and_the_end(listening):
-    with world(routers=3) as made:
+def test_three_routers_and_the_end(listening):
+    with chain(routers=3) as made:
         if listening:
-            with listener(made, PORT):
-                measurement = await walk(made)
+            with made.listening(PORT):
+                measurement = walk(made)
         else:
-            measurement = await walk(made)
+            measurement = walk(made)
         expected = [{made.router_address(number)} for number in (1, 2, 3)] + [{made.address()}]
         assert addresses(measurement) == expected
         assert (measurement.end_reason, measurement.reached_ttl) == ("reached", 4)
@@ -54,39 +46,38 @@ async def test_three_routers_and_the_end(listening):
         assert len(measurement.flows) == 1
 
 
-async def test_one_source_port_on_the_wire():
+def test_one_source_port_on_the_wire():
     """Counted by the first router's own packet filter, not by the probe's account."""
-    with world(routers=2) as made, listener(made, PORT):
-        router = made.nodes[1]
-        run("ip", "netns", "exec", router, "nft", "-f", "-", stdin=PORT_SET)
-        measurement = await walk(made)
-        listed = run("ip", "netns", "exec", router, "nft", "-j", "list", "set", "inet", "seen", "ports")
+    with chain(routers=2) as made, made.listening(PORT):
+        made.router(1).nft(PORT_SET)
+        measurement = walk(made)
+        listed = made.router(1).run("nft", "-j", "list", "set", "inet", "seen", "ports")
         seen = json.loads(listed)["nftables"][1]["set"]["elem"]
         assert seen == [measurement.hops[0].replies[0].source_port]
 
 
-async def test_ipv6_routers():
-    with world(routers=2) as made, listener(made, PORT, 6):
-        measurement = await walk(made, 6)
-        assert addresses(measurement) == [{"fd99::2"}, {"fd99:1::2"}, {made.address(6)}]
+def test_ipv6_routers():
+    with chain(routers=2) as made, made.listening(PORT, 6):
+        measurement = walk(made, 6)
+        assert addresses(measurement) == [{made.router_address(1, 6)}, {made.router_address(2, 6)}, {made.address(6)}]
         assert measurement.reached_ttl == 3
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_a_drop_in_forward_is_placed_at_the_last_hop_that_answers(seed):
+def test_a_drop_in_forward_is_placed_at_the_last_hop_that_answers(seed):
     filtering = random.Random(seed).randint(1, 3)
-    with world(routers=3) as made, listener(made, PORT):
-        made.nft(made.nodes[filtering], "forward", "tcp dport 5432 drop")
-        measurement = await walk(made, options=PathOptions(timeout_s=0.5))
+    with chain(routers=3) as made, made.listening(PORT):
+        made.filter(made.router(filtering), "forward", "tcp dport 5432 drop")
+        measurement = walk(made, options=PathOptions(timeout_s=0.5))
         assert (measurement.reached, measurement.end_reason) == (False, "silent")
         # Linux checks the TTL before FORWARD: the filtering router itself still answers (FACTS 7).
         assert last_answering_hop(measurement).ttl == filtering
 
 
-async def test_a_reject_names_its_router():
-    with world(routers=2) as made, listener(made, PORT):
-        made.nft(made.nodes[2], "forward", "tcp dport 5432 reject with icmp type admin-prohibited")
-        measurement = await walk(made)
+def test_a_reject_names_its_router():
+    with chain(routers=2) as made, made.listening(PORT):
+        made.filter(made.router(2), "forward", "tcp dport 5432 reject with icmp type admin-prohibited")
+        measurement = walk(made)
         assert measurement.end_reason == "rejected"
         assert measurement.hops[-1].replies[0].address == made.router_address(2)
         assert measurement.hops[-1].replies[0].failure.icmp.code == 13
