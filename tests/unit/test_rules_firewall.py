@@ -210,6 +210,11 @@ def test_who_says_unreachable():
     assert "routing loop" in only(UNREACHABLE, ev.case(ev.ports([loop]))).statement
 
 
+def test_where_no_syn_gets_through_no_drop_is_ruled_out():
+    for name in ("no-route", "host-unreachable"):
+        assert isinstance(only(DROP, WORLDS[name]), NotMeasured)
+
+
 def local_failure():
     from dataclasses import replace
 

@@ -104,8 +104,11 @@ def _drop(case: Case, place: Place) -> Judgement:
     unknown = _open_question(DROP, place, tries)
     if unknown or place.address is None:
         return unknown or _not_measured(DROP, place, "No address.", "Make the name resolve first.")
-    if not tries.all_silent:
+    if tries.count(Answer.OPEN, Answer.RESET, Answer.REJECTED):
         return _not_dropped(place, tries)
+    if not tries.all_silent:
+        text = f"No SYN reached the host of {place.label} ({tries.tally}), so no filter before it was tried."
+        return _not_measured(DROP, place, text, "Make the address reachable first.")
     proofs = proofs_of_life(case.evidence, place.address, place.port)
     if not proofs:
         text = f"Nothing else at {place.address} answers either: a drop cannot be told from a host that is down."
