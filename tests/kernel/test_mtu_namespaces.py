@@ -168,3 +168,25 @@ def test_a_clamped_mss_saves_tcp_from_the_black_hole_that_udp_sees():
     assert (there.black_hole, there.method, there.largest_delivered) == (False, "tcp-send", 1340)
     assert "1400" in there.reason
     assert (measurement.from_target.black_hole, measurement.from_target.largest_delivered) == (False, 1340)
+
+
+@pytest.mark.skipif(debian_binaries() is None, reason="TLS needs Debian's PostgreSQL: apt-get install postgresql")
+@pytest.mark.parametrize("udp", [True, False])
+def test_black_hole_both_ways_under_tls(tmp_path, udp):
+    """With TLS the way there can only be tried above 1400 bytes as far as the certificate's way back allows."""
+    options = MtuOptions(
+        user="app", password=Secret("right"), dbname="postgres", use_database=True, stall_s=1.5, sslmode="require"
+    )
+    names = [f"db-{number}.a-long-name-that-fills-the-certificate.example" for number in range(80)]
+    with chain() as made, database(made, tls=make_tls(tmp_path, names)):
+        made.narrow(1400, forward=True)
+        made.narrow(1400, forward=False)
+        made.silence_too_big()
+        if not udp:
+            made.filter(made.server, "input", "meta l4proto udp drop")
+        measurement = ask(made, options)
+    back, there = measurement.from_target, measurement.to_target
+    assert (back.black_hole, back.largest_delivered, back.smallest_lost) == (True, 1400, 1401)
+    assert there.largest_delivered == 1400
+    assert there.black_hole is (True if udp else None)
+    assert len(measurement.segments) <= CONNECTIONS_AT_MOST
