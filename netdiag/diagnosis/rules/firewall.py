@@ -117,10 +117,8 @@ def _drop(case: Case, place: Place) -> Judgement:
 
 
 def _not_dropped(place: Place, tries: Tries) -> RuledOut:
-    silent = tries.count(Answer.SILENT)
-    statement = (
-        f"{tries.sent - silent} of {tries.sent} connection attempts to {place.label} were answered ({tries.tally})."
-    )
+    silent, answered = tries.count(Answer.SILENT), tries.count(Answer.OPEN, Answer.RESET, Answer.REJECTED)
+    statement = f"{answered} of {tries.sent} connection attempts to {place.label} were answered ({tries.tally})."
     smallest = f"a rule that drops more than {unseen_share(tries.sent)} of the connections to this port"
     if silent:
         statement += " Silence on the others is loss or a full accept queue, not a rule on every SYN."

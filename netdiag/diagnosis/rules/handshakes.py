@@ -240,7 +240,7 @@ class Silence:
 
     @property
     def statement(self) -> str:
-        start = f"hop {self.after} ({self.after_address})" if self.after_address else "this host"
+        start = f"hop {self.after} ({self.after_address})" if self.after_address else "here"
         end = "the host itself" if not self.before_host else f"hop {self.after + 1} ({self.next_address})"
         return f"between {start} and {end}"
 
