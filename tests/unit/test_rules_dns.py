@@ -77,6 +77,7 @@ def test_localhost_from_files_is_healthy_even_with_dead_resolvers():
             endpoints=(local,),
         )
         assert causes(world) == []
+        assert judged(RULES["dns.stale-record"], world) == []
 
 
 # The stub resolver's waits, as FACTS 6.1 measured them
@@ -357,6 +358,11 @@ def test_a_dead_address_that_all_give_may_be_a_dead_backend():
     found = only("dns.stale-record", dialled({FIRST: good(FIRST, both), SECOND: good(SECOND, both)}, Outcome.REFUSED))
     assert (found.role, found.severity) == (FindingRole.NOTE, Severity.INFO)
     assert found.confidence < 0.5
+
+
+def test_a_resolver_that_knows_no_address_at_all_does_not_speak_against_one():
+    answers = {FIRST: good(FIRST, (LIVE, DEAD)), SECOND: same(SECOND, rcode="NXDOMAIN")}
+    assert only("dns.stale-record", dialled(answers, Outcome.REFUSED)).role is FindingRole.NOTE
 
 
 def test_a_dead_line_in_etc_hosts_is_stale():
