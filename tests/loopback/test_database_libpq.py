@@ -126,3 +126,42 @@ async def test_gssapi_is_left_to_libpq_and_the_measurement_says_so():
     assert "gss" in (done.coarse_reason or "")
     assert done.held is None
     assert isinstance(LibpqNetwork(SystemClock()), SpeaksLibpq)
+
+
+async def test_the_later_phases_through_libpq(server):
+    """The first connection is asked for GSSAPI; libpq's own then completes the waterfall."""
+    asked = 0
+
+    async def serve(reader, writer):
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            await reader.read(8)
+            writer.write(b"N")
+            await reader.read(4096)
+            writer.write(b"R" + struct.pack("!II", 8, 7))
+            await reader.read()
+        else:
+            behind_reader, behind_writer = await asyncio.open_connection(server.host, server.port)
+            await asyncio.gather(pump(reader, behind_writer), pump(behind_reader, writer))
+        writer.close()
+
+    clock = SystemClock()
+    network = LibpqNetwork(clock, connections_per_second=1000)
+    context = Context(network=network, clock=clock, vantage=Vantage(name="test"), deadline=clock.monotonic() + 30)
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listener:
+        port = listener.sockets[0].getsockname()[1]
+        options = DatabaseOptions(user="salted", password=PASSWORD, dbname="postgres", attempts=1, timeout_s=20.0)
+        done = await measure(context, Target(host="localhost", address="127.0.0.1", port=port), options)
+    (waterfall,) = done.attempts
+    assert waterfall.failure is None
+    assert [timing.phase for timing in waterfall.phases] == [phase for phase in Phase if phase is not Phase.TLS]
+    assert waterfall.server_version is not None
+    assert waterfall.server_version.split()[0] == server.version
+    assert done.coarse_reason is not None
+
+
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+    writer.close()
