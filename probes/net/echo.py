@@ -30,6 +30,7 @@ _TOKEN_BYTES = 8
 _MOST_PROBES = 65536  # the sequence number has 16 bits, and one identifier is used per series
 _LARGEST_PACKET = 65536
 _BATCH = 256  # packets per wake-up, so that a flood cannot hold the event loop
+_RECEIVE_BUFFER = 1 << 20  # replies and transmit stamps share it; an overflow would look like loss
 _WARM_UP_S = 0.01  # the kernel turns receive stamps on a little after the socket asks for them
 
 # SOF_TIMESTAMPING_*: TX_SOFTWARE, RX_SOFTWARE, SOFTWARE (report), OPT_ID, OPT_TSONLY (no copy of the packet).
@@ -95,6 +96,7 @@ class _Series:
         if self._request.ttl is not None:
             set_ttl(self._sock, self._request.ttl)
         set_error_queue(self._sock, enabled=True)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
         self._stamp(transmit=True)
         self._sock.connect(socket_address(self._request.address, 0))
         if self._kind == "datagram":
@@ -133,7 +135,6 @@ class _Series:
                 self._send(probe)
 
     def _send(self, probe: _Probe) -> None:
-        self._read_errors()
         error = self._try_send(probe)
         if error is not None and self._read_errors():
             error = self._try_send(probe)  # the errno was an earlier probe's ICMP error; nothing had been sent
