@@ -22,7 +22,7 @@ from netdiag.plan.model import Plan
 from netdiag.runner import RunSettings
 from probes.model import value
 
-RESERVE = 0.1  # of the timeout: from the runner's deadline to the line printed
+RESERVE = 0.3  # of the timeout: from the runner's deadline to the line printed; its grace periods are in it
 LARGEST_RESERVE_S = 3.0
 
 

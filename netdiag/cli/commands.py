@@ -97,8 +97,10 @@ def run(
     against: Annotated[
         Path | None, typer.Option(metavar="RUN.json", help="An earlier run: its figures are what is normal.")
     ] = None,
-    vantage: Annotated[str | None, typer.Option(help="Name of the place netdiag runs at. Default: the host's.")] = None,
-    region: Annotated[str | None, typer.Option(help="Region netdiag runs in.")] = None,
+    vantage: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the place netdiag runs at. Default: the host's.")
+    ] = None,
+    region: Annotated[str | None, typer.Option(metavar="NAME", help="Region netdiag runs in.")] = None,
 ) -> int:
     """Measure, diagnose, report: the main command."""
     from netdiag.cli.conclude import Format
@@ -122,8 +124,10 @@ def run(
 
 @app.command()
 def probe(
-    name: Annotated[str, typer.Argument(help="Which probe.", autocompletion=complete_probe)],
-    target: Annotated[str, typer.Argument(help="A DSN, host:port or a host; its every address is measured.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Which probe.", autocompletion=complete_probe)],
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="A DSN, host:port or a host; its every address is measured.")
+    ],
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the probe; may be repeated.")
     ] = None,
@@ -183,7 +187,8 @@ def replay(
 @app.command()
 def explain(
     code: Annotated[
-        str | None, typer.Argument(help="Such as db.port-closed; none lists all.", autocompletion=complete_code)
+        str | None,
+        typer.Argument(metavar="[CODE]", help="Such as db.port-closed; none lists all.", autocompletion=complete_code),
     ] = None,
     form: Plain = TextForm.TEXT,
 ) -> int:

@@ -31,7 +31,7 @@ def invoke(arguments: Sequence[str]) -> int:
     except OutputLost as error:
         return tell_error(str(error), error.hint, "text")
     except UserError as error:
-        return tell_error(str(error), error.hint, style)
+        return tell_error(without_arguments(str(error), arguments), error.hint, style)
     except (BrokenPipeError, KeyboardInterrupt):
         return UNKNOWN
     except SystemExit as error:  # shell completion, and typer's own answer to a closed pipe

@@ -14,8 +14,9 @@ LONGEST_LINE = 500
 OK, DEGRADED, CRITICAL, UNKNOWN = 0, 1, 2, 3
 STATUS = {"healthy": OK, "degraded": DEGRADED, "critical": CRITICAL, "unknown": UNKNOWN}
 
-_USERINFO = re.compile(r"(://)[^\s/@]*@")
-_SETTING = re.compile(r"(?i)(pass(?:word|wd|phrase)?\s*[=:]\s*)('(?:[^'\\]|\\.)*'|\S+)")
+_URL_USERINFO = re.compile(r"(://)\S*@")  # to the last @ of the word: a password may have / and @ in it
+_USERINFO = re.compile(r"[^\s/]*:(?!//)\S*@")  # also where a path's normalisation ate one slash of "://"
+_SETTING = re.compile(r"(?i)(pass(?:word|wd|phrase)?\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)")
 
 
 class UserError(Exception):
@@ -110,14 +111,15 @@ def one_line(text: str) -> str:
 
 
 def scrub(text: str) -> str:
-    return _SETTING.sub(r"\1***", _USERINFO.sub(r"\1***@", text))
+    text = _USERINFO.sub("***@", _URL_USERINFO.sub(r"\1***@", text))
+    return _SETTING.sub(r"\1***", text)
 
 
 def without_arguments(message: str, arguments: Sequence[str]) -> str:
     """``message`` without those of the command's own arguments that may carry a password."""
     parts = {part for argument in arguments for part in (argument, argument.partition("=")[2]) if part}
     for part in sorted(parts, key=len, reverse=True):
-        if len(part) > 3 and re.search(r"://|@|=|:.*:", part):
-            for form in (part, repr(part), repr(part)[1:-1]):
+        if re.search(r"(?i):.*@|pass.*=|://|:.*:.*:", part):
+            for form in (part, repr(part)[1:-1], os.path.normpath(part)):
                 message = message.replace(form, "***")
     return message

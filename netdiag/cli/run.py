@@ -72,9 +72,9 @@ def _plan(arguments: RunArguments) -> Plan:
     from netdiag.baseline import against
 
     plan = plan_of(arguments.targets, arguments.plan)
-    given = {"name": arguments.vantage, "region": arguments.region}
-    here = {key: printable_option(stated, f"--{key}") for key, stated in given.items() if stated}
-    plan = replace(plan, vantage=replace(plan.vantage, **here))
+    name = printable_option(arguments.vantage, "--vantage") or plan.vantage.name
+    region = printable_option(arguments.region, "--region") or plan.vantage.region
+    plan = replace(plan, vantage=replace(plan.vantage, name=name, region=region))
     return against(plan, load_run(arguments.against)) if arguments.against else plan
 
 

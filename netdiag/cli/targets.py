@@ -72,7 +72,7 @@ def rate_option(rate: float | None) -> float | None:
     return rate
 
 
-def printable_option(text: str, option: str) -> str:
-    if not text.isprintable() or len(text) > 100:
-        raise UserError(f"{option}: must be printable, on one line, and at most 100 characters")
+def printable_option(text: str | None, option: str) -> str | None:
+    if text is not None and not text.isprintable():
+        raise UserError(f"{option}: must be printable and on one line")
     return text
