@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -84,8 +84,16 @@ class Server:
         try:
             self.process.wait(FAREWELL_S)
         except subprocess.TimeoutExpired:
-            self.process.send_signal(signal.SIGQUIT)
+            self._kill_backends()
             self.process.wait(PATIENCE_S)
+
+    def _kill_backends(self) -> None:
+        """Not the postmaster: it would leave its shared memory behind."""
+        self.process.send_signal(signal.SIGQUIT)
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        for child in children.read_text().split() if self.process.poll() is None else ():
+            with suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
 
 
 @contextmanager
