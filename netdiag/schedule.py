@@ -7,11 +7,11 @@ Each address is asked by one probe at a time (ICMP beside it), so that no probe 
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
 from typing import Any
 
 from netdiag.evidence import Evidence
+from netdiag.plan.endpoints import is_address, is_database
 from netdiag.plan.model import Credentials, Endpoint, Plan
 from probes.database import DatabaseMeasurement, DatabaseOptions, Phase
 from probes.latency import LatencyMeasurement, LatencyOptions
@@ -22,7 +22,6 @@ from probes.names import NamesMeasurement, NamesOptions
 from probes.path import PathOptions
 from probes.ports import PortsMeasurement, PortsOptions, PortState
 
-DATABASE_PORTS = frozenset({5432, 5433, 6432})
 MOST_ADDRESSES = 8  # of one name: enough for a balancer in every zone, few enough to stay polite
 SAMPLE_S = 5.0  # length of one piece of the light sampling: what an interruption can cost
 
@@ -67,7 +66,7 @@ class Schedule:
 
     def _wanted(self, evidence: Evidence, finished: dict[str, Measurement[Any]], elapsed_s: float) -> Iterator[Request]:
         for endpoint in self._plan.endpoints:
-            if not is_literal(endpoint.host):
+            if not is_address(endpoint.host):
                 yield self._names(endpoint)
         for endpoint in self._plan.endpoints:
             for address in addresses_of(endpoint, evidence):
@@ -96,7 +95,7 @@ class _AddressChain:
     ) -> None:
         self._plan, self._settings = plan, settings
         self._endpoint, self._address, self._finished = endpoint, address, finished
-        self._database = endpoint.database or endpoint.port in DATABASE_PORTS
+        self._database = is_database(endpoint)
 
     def wanted(self, elapsed_s: float) -> Iterator[Request]:
         if self._settings.icmp:
@@ -285,7 +284,7 @@ def _names_options(host: str, resolvers: tuple[str, ...]) -> NamesOptions:
 
 def addresses_of(endpoint: Endpoint, evidence: Evidence) -> tuple[str, ...]:
     """getaddrinfo's addresses first, then those that only some resolver gave; at most MOST_ADDRESSES."""
-    if is_literal(endpoint.host):
+    if is_address(endpoint.host):
         return (endpoint.host.split("%")[0],)
     found: dict[str, None] = {}
     for measurement in evidence.of(NamesMeasurement, host=endpoint.host):
@@ -294,11 +293,3 @@ def addresses_of(endpoint: Endpoint, evidence: Evidence) -> tuple[str, ...]:
         for query in measurement.data.queries if measurement.data else ():
             found.update((record.value, None) for record in query.answers if record.type in ("A", "AAAA"))
     return tuple(found)[:MOST_ADDRESSES]
-
-
-def is_literal(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.split("%")[0])
-    except ValueError:
-        return False
-    return True

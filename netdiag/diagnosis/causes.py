@@ -21,6 +21,7 @@ CONSEQUENCES: dict[str, frozenset[str]] = {
     "dns.resolver-down": frozenset({"dns.loss", "dns.tcp-blocked"}),
     "dns.servfail": frozenset({"dns.inconsistent"}),
     "dns.nxdomain": frozenset({"dns.inconsistent"}),
+    "dns.refused": frozenset({"dns.inconsistent"}),
     "db.starting": frozenset({"db.unresponsive"}),
     "db.connection-limit": frozenset({"db.slow"}),
 }

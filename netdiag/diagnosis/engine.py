@@ -18,8 +18,8 @@ from netdiag.diagnosis.finding import (
 )
 from netdiag.diagnosis.rule import Case
 from netdiag.evidence import Run
+from netdiag.plan.endpoints import is_address
 from netdiag.plan.model import Endpoint
-from netdiag.schedule import is_literal
 from probes.database import DatabaseMeasurement
 from probes.latency import LatencyMeasurement
 from probes.model import Outcome
@@ -118,4 +118,4 @@ def answered(case: Case, endpoint: Endpoint) -> bool:
         return True
     names = evidence.of(NamesMeasurement, host=endpoint.host)
     resolved = any(m.data and m.data.system.addresses for m in names)
-    return endpoint.port is None and not is_literal(endpoint.host) and resolved
+    return endpoint.port is None and not is_address(endpoint.host) and resolved

@@ -15,12 +15,13 @@ from netdiag.diagnosis.finding import Subject
 from netdiag.diagnosis.rule import Case
 from netdiag.diagnosis.thresholds import LEVEL
 from netdiag.evidence import Evidence
-from netdiag.plan.model import DATABASE_ROLES, Endpoint
+from netdiag.plan.endpoints import at as at
+from netdiag.plan.endpoints import is_address as is_address
+from netdiag.plan.endpoints import is_database as is_database
+from netdiag.plan.model import Endpoint
 from probes.model import Measurement, value
 from probes.names import NamesMeasurement
 from probes.stats.intervals import wilson
-
-DATABASE_PORTS: frozenset[int] = frozenset({5432, 5433, 6432})  # PostgreSQL, YSQL, PgBouncer
 
 
 @value
@@ -47,25 +48,6 @@ class Place:
     @property
     def is_database(self) -> bool:
         return is_database(self.endpoint)
-
-
-def at(host: str, port: int | None) -> str:
-    """``host:port`` with brackets round an IPv6 address."""
-    where = f"[{host}]" if ":" in host else host
-    return where if port is None else f"{where}:{port}"
-
-
-def is_database(endpoint: Endpoint) -> bool:
-    """A database is declared there, or the port is one that only databases use."""
-    return endpoint.database or endpoint.role in DATABASE_ROLES or endpoint.port in DATABASE_PORTS
-
-
-def is_address(text: str) -> bool:
-    try:
-        ip_address(text.partition("%")[0])
-    except ValueError:
-        return False
-    return True
 
 
 def address_order(address: str) -> tuple[int, int, str]:

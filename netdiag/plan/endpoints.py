@@ -1,0 +1,29 @@
+"""Questions about an endpoint of the plan that more than one part of netdiag asks."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from netdiag.plan.model import DATABASE_ROLES, Endpoint
+
+DATABASE_PORTS: frozenset[int] = frozenset({5432, 5433, 6432})  # PostgreSQL, YSQL, PgBouncer
+
+
+def is_database(endpoint: Endpoint) -> bool:
+    """A database is declared there, or the port is one that only databases use."""
+    return endpoint.database or endpoint.role in DATABASE_ROLES or endpoint.port in DATABASE_PORTS
+
+
+def is_address(text: str) -> bool:
+    """An IPv4 or IPv6 literal, with or without a zone."""
+    try:
+        ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def at(host: str, port: int | None) -> str:
+    """``host:port`` with brackets round an IPv6 address."""
+    where = f"[{host}]" if ":" in host else host
+    return where if port is None else f"{where}:{port}"
