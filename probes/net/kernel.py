@@ -21,12 +21,14 @@ from probes.exchanges import (
     LocalRoute,
     ResolverConfig,
     Stream,
+    TlsRequest,
 )
 from probes.failures import timed_out
 from probes.net import datagram, dns, echo, lookup, privileges, resolver, route
 from probes.net.pacing import Pacing
 from probes.net.stream import RawStream, TcpStream
 from probes.net.tcp import Attempt, attempt
+from probes.session import DatabaseSession
 
 
 class KernelNetwork:
@@ -65,6 +67,12 @@ class KernelNetwork:
         if tried.sock is None:
             raise ConnectFailure(tried.handshake.failure or timed_out("connect"), tried.handshake)
         return TcpStream(RawStream(tried.sock, self._clock, tried.pending_errno), tried.handshake)
+
+    def libpq_session(self, address: str, port: int, tls: TlsRequest, sslmode: str) -> DatabaseSession:
+        """A conversation that libpq holds, for the authentication methods that netdiag does not speak."""
+        from probes.net.libpq import LibpqSession
+
+        return LibpqSession(self._clock, address, port, tls, sslmode)
 
     async def echo(self, request: EchoRequest) -> EchoSeries:
         """Raises ProbeUnavailable where neither kind of ICMP socket may be opened."""

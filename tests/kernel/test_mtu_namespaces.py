@@ -4,10 +4,10 @@ import random
 
 import pytest
 
+from netdiag.lab.postgres import debian_binaries, find_binaries, make_tls, postgres_server
 from probes.model import Secret, Target
 from probes.mtu import CONNECTIONS_AT_MOST, MtuOptions, measure
 from tests.kernel.pathworld import chain
-from tests.loopback.postgres import debian_binaries, find_binaries, make_tls, postgres_server
 
 pytestmark = pytest.mark.kernel
 PORT = 5432

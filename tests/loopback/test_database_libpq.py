@@ -8,6 +8,7 @@ import struct
 
 import pytest
 
+from netdiag.lab.postgres import debian_binaries, make_tls, postgres_server
 from probes.contract import Context
 from probes.database import DatabaseOptions, Phase, measure
 from probes.exchanges import TlsRequest
@@ -16,7 +17,6 @@ from probes.net.clock import SystemClock
 from probes.net.kernel import KernelNetwork
 from probes.net.libpq import LibpqSession
 from probes.session import SpeaksLibpq
-from tests.loopback.postgres import debian_binaries, make_tls, postgres_server
 
 pytestmark = pytest.mark.loopback
 

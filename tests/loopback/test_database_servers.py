@@ -9,14 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from probes.contract import Context
-from probes.database import DatabaseMeasurement, DatabaseOptions, Phase, Waterfall, measure
-from probes.exchanges import HandshakeRequest, TlsRequest
-from probes.model import FailureKind, Outcome, Secret, Target, Vantage
-from probes.net.clock import SystemClock
-from probes.net.kernel import KernelNetwork
-from probes.session import PostgresSession
-from tests.loopback.postgres import (
+from netdiag.lab.postgres import (
     Server,
     debian_binaries,
     embedded_binaries,
@@ -24,6 +17,13 @@ from tests.loopback.postgres import (
     make_tls,
     postgres_server,
 )
+from probes.contract import Context
+from probes.database import DatabaseMeasurement, DatabaseOptions, Phase, Waterfall, measure
+from probes.exchanges import HandshakeRequest, TlsRequest
+from probes.model import FailureKind, Outcome, Secret, Target, Vantage
+from probes.net.clock import SystemClock
+from probes.net.kernel import KernelNetwork
+from probes.session import PostgresSession
 
 pytestmark = pytest.mark.loopback
 

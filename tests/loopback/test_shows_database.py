@@ -18,8 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import psycopg
 import pytest
 
+from netdiag.lab.postgres import Server, TlsFiles, debian_binaries, make_tls, postgres_server
 from tests.command_line import Ran, netdiag, run
-from tests.loopback.postgres import Server, TlsFiles, debian_binaries, make_tls, postgres_server
 
 pytestmark = pytest.mark.loopback
 needs_tls = pytest.mark.skipif(

@@ -1,4 +1,6 @@
-"""Real PostgreSQL servers for tests, each in a temporary directory of its own that is always removed.
+"""Real PostgreSQL servers for the lab, the demonstration and the tests.
+
+Each lives in a temporary directory of its own that is always removed.
 
 with postgres_server(hba=("host all all all scram-sha-256",), setup=("CREATE ROLE app LOGIN PASSWORD 'x'",)) as server:
     connect(server.host, server.port)
@@ -25,6 +27,10 @@ from functools import cache
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 READY = "database system is ready to accept connections"
 PATIENCE_S = 60.0  # for a slow machine to start or stop a server; nothing is measured by it
@@ -199,7 +205,7 @@ def make_tls(
     return files
 
 
-def _general_name(name: str):
+def _general_name(name: str) -> x509.GeneralName:
     from cryptography import x509
 
     try:
@@ -208,7 +214,16 @@ def _general_name(name: str):
         return x509.DNSName(name)
 
 
-def _start(place, binaries, host, port, tls, hba, settings, launcher) -> Server:
+def _start(
+    place: Path,
+    binaries: Path,
+    host: str,
+    port: int,
+    tls: TlsFiles | None,
+    hba: Sequence[str],
+    settings: dict[str, str],
+    launcher: Sequence[str],
+) -> Server:
     data, log = place / "data", place / "server.log"
     _run([str(binaries / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"])
     _write(data / "pg_hba.conf", "\n".join(("local all all trust", *hba)) + "\n")

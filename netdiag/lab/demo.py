@@ -1,0 +1,79 @@
+"""``make demo``: a real PostgreSQL on loopback, diagnosed twice: healthy, then with its postmaster frozen.
+
+Frozen is the fault that looks most like the network: TCP connects (the kernel does that), and nobody speaks. The
+second report is printed whole and kept, with its evidence, in the output folder. Exit 0 when both verdicts are the
+expected ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from netdiag.lab.postgres import Server, debian_binaries, make_tls, postgres_server
+from netdiag.lab.tls_front import tls_front
+
+HOST = "localhost"
+ADDRESS = "127.0.0.1"
+PASSWORD = "demo-only"
+HBA = ("host all all 127.0.0.1/32 scram-sha-256",)
+SETUP = (f"CREATE ROLE app LOGIN PASSWORD '{PASSWORD}'", "CREATE DATABASE shop OWNER app")
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(prog="python -m netdiag.lab.demo", description=__doc__)
+    arguments.add_argument("--output", type=Path, default=Path("demo-out"))
+    output: Path = arguments.parse_args().output
+    with tempfile.TemporaryDirectory(prefix="netdiag-demo-") as place, _database(Path(place)) as (server, url):
+        _say(f"PostgreSQL {server.version} on {HOST}, reached as the application reaches it:")
+        healthy = _run(url, output / "healthy")
+        _say("Now the incident: the postmaster is stopped in its tracks (kill -STOP). TCP still connects.")
+        server.signal(signal.SIGSTOP)
+        frozen = _run(url, output)
+    return _conclude(healthy, frozen, output)
+
+
+@contextlib.contextmanager
+def _database(place: Path) -> Iterator[tuple[Server, str]]:
+    """A server with TLS, and the application's URL: Debian's own TLS, else the front's, which it says."""
+    tls = make_tls(place, (HOST, ADDRESS))
+    own_tls = debian_binaries() is not None
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(postgres_server(host=ADDRESS, tls=tls if own_tls else None, hba=HBA, setup=SETUP))
+        port = server.port
+        if not own_tls:
+            _say("This PostgreSQL has no TLS of its own: a small front terminates it and relays.")
+            port = stack.enter_context(tls_front(ADDRESS, server.port, tls.certificate, tls.key))
+        yield server, f"postgresql://app@{HOST}:{port}/shop?sslmode=verify-full&sslrootcert={tls.authority}"
+
+
+def _run(url: str, output: Path) -> int:
+    """netdiag as the user would start it; its exit status."""
+    _say(f"$ netdiag run {shlex.quote(url)} --quick --output {shlex.quote(str(output))}", "")
+    command = [sys.executable, "-m", "netdiag", "run", url, "--quick", "--output", str(output)]
+    return subprocess.run(command, env=os.environ | {"PGPASSWORD": PASSWORD}, check=False).returncode
+
+
+def _conclude(healthy: int, frozen: int, output: Path) -> int:
+    expected = (healthy, frozen) == (0, 2)
+    _say(f"Expected: healthy (exit 0), then critical (exit 2). Got: exit {healthy}, then exit {frozen}.", "")
+    if expected:
+        _say(f"Both as expected. The reports and their evidence are in {output}/ and {output}/healthy/.")
+    return 0 if expected else 1
+
+
+def _say(text: str, end: str = "\n") -> None:
+    sys.stdout.write(f"== {text}{end}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
