@@ -23,6 +23,11 @@ def is_address(text: str) -> bool:
     return True
 
 
+def is_local_name(host: str) -> bool:
+    """RFC 6761, 6.3: names under ``localhost`` are the host's own affair; no resolver is asked for them."""
+    return host.rstrip(".").rpartition(".")[2].lower() == "localhost"
+
+
 def at(host: str, port: int | None) -> str:
     """``host:port`` with brackets round an IPv6 address."""
     where = f"[{host}]" if ":" in host else host

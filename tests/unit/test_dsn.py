@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from urllib.parse import quote
 
@@ -340,10 +341,10 @@ SPACED = st.text(st.sampled_from("ab'\\ =,:@/?&#%[]\t\n é"), max_size=8)
 
 
 def oracle(text: str) -> dict[str, str] | None:
-    """What libpq makes of it, or None where it refuses."""
+    """What libpq makes of it, or None where it (or psycopg, of bytes that are not UTF-8) refuses."""
     try:
         return {key: str(value) for key, value in conninfo_to_dict(text).items()}
-    except ProgrammingError:
+    except (ProgrammingError, UnicodeDecodeError):
         return None
 
 
@@ -364,7 +365,7 @@ def keyword_strings(draw) -> str:
     return draw(st.sampled_from([" ", "\n", "  "])).join(pairs)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600, deadline=None, derandomize=True)
 @given(keyword_strings())
 @example("host='a'port=1")
 @example("host=a\\")
@@ -395,7 +396,7 @@ def uris(draw) -> str:
     return draw(st.sampled_from(["postgresql://", "postgres://"])) + userinfo + hosts + dbname + query
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000, deadline=None, derandomize=True)
 @given(uris())
 @example("postgresql://a,b:1,c/x")
 @example("postgresql://u:p@a:1,[::1]:2/d?sslmode=require&host=z")
@@ -405,14 +406,14 @@ def test_uris_as_libpq_reads_them(text):
     expected, found = oracle(text), ours(parse_uri, text)
     if found is None and expected is not None:
         # On purpose stricter: such a name is the rest of a password that was not percent-encoded.
-        assert "@" in expected.get("dbname", "")
+        assert re.match(r"[^/]*//[^/?]*/[^?]*@", text)
     elif expected is None and found is not None:
         assert not found.keys() <= set(KEYWORDS)
     else:
         assert found == expected
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.text(max_size=60))
 def test_any_text_is_read_or_refused_in_one_line(text):
     complaint = ""

@@ -84,7 +84,7 @@ def toml(value: object) -> str:
     return str(value)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.dictionaries(TEXTS, st.dictionaries(TEXTS, VALUES, max_size=3), max_size=4))
 def test_every_key_of_a_random_document_is_on_its_line(tables):
     """The writer below counts its own lines; tomllib confirms that the document says what was meant."""
