@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from netdiag.evidence import Evidence
-from netdiag.plan.endpoints import is_address, is_database
+from netdiag.plan.endpoints import is_address, is_database, is_local_name
 from netdiag.plan.model import Credentials, Endpoint, Plan
 from probes.database import DatabaseMeasurement, DatabaseOptions, Phase
 from probes.latency import LatencyMeasurement, LatencyOptions
@@ -276,10 +276,7 @@ class _AddressChain:
 
 
 def _names_options(host: str, resolvers: tuple[str, ...]) -> NamesOptions:
-    """RFC 6761, 6.3: names under ``localhost`` are the host's own affair; no resolver is asked for them."""
-    if host.rstrip(".").rpartition(".")[2].lower() == "localhost":
-        return NamesOptions(resolvers=resolvers, record_types=())
-    return NamesOptions(resolvers=resolvers)
+    return NamesOptions(resolvers=resolvers, record_types=() if is_local_name(host) else ("A", "AAAA"))
 
 
 def addresses_of(endpoint: Endpoint, evidence: Evidence) -> tuple[str, ...]:

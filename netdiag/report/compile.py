@@ -315,10 +315,11 @@ def _ruled_out(diagnosis: Diagnosis, numbered: Numbers) -> Listing[Exclusion]:
 
 
 def _not_measured(diagnosis: Diagnosis) -> Listing[Gap]:
-    gaps = (
-        Gap(code=one.code, text=_sentence(_about(one.statement, one.subject)), remedy=one.remedy)
-        for one in diagnosis.not_measured
-    )
+    """One line for all the questions that the same lack leaves open."""
+    lacks: dict[tuple[str, str], dict[str, None]] = {}
+    for one in diagnosis.not_measured:
+        lacks.setdefault((_about(one.statement, one.subject), one.remedy), {})[one.code] = None
+    gaps = (Gap(codes=tuple(codes), text=_sentence(text), remedy=remedy) for (text, remedy), codes in lacks.items())
     return _listing("Not Measured", gaps, "Nothing that was asked for.")
 
 

@@ -78,7 +78,7 @@ class Exclusion:
 class Gap:
     """What was not measured, and what would measure it."""
 
-    code: str
+    codes: tuple[str, ...]  # every question that this leaves open
     text: str
     remedy: str
 

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Callable
 from typing import Any
 
+from netdiag.plan.endpoints import is_local_name
 from netdiag.report.sanitize import clean
 from probes.model import Measurement, Outcome
 from probes.names import DnsQuery, NamesMeasurement
@@ -65,6 +66,8 @@ def _names(measurement: Measurement[Any]) -> str:
     query = _telling_query(data) if isinstance(data, NamesMeasurement) else None
     name = data.name if isinstance(data, NamesMeasurement) else measurement.target.host
     base = ("dig", "+tries=1", "+time=2")
+    if query is None and is_local_name(name):  # no resolver was asked: the host's own look-up is all there was
+        return _words("getent", "ahosts", name)
     if query is None:
         return _words(*base, *_question(name, "A"))
     transport = ("+tcp",) if query.transport == "tcp" else ()

@@ -60,7 +60,7 @@ def exclusion_text(line: Exclusion) -> str:
 
 
 def gap_text(gap: Gap) -> str:
-    return f"{gap.text} {gap.remedy}".strip()
+    return f"{', '.join(gap.codes)}: {gap.text} {gap.remedy}".strip()
 
 
 def _section(title: str, body: Iterable[str]) -> tuple[str, ...]:

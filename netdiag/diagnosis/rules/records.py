@@ -34,6 +34,7 @@ from netdiag.diagnosis.rules.resolvers import (
     answers,
     missing_names,
     names,
+    needs_no_resolver,
     plain,
 )
 from netdiag.diagnosis.rules.subjects import (
@@ -290,7 +291,7 @@ def judge_stale(case: Case) -> Iterator[Judgement]:
     seen: set[tuple[str, int]] = set()
     for endpoint in case.plan.endpoints:
         name, port = known.get(endpoint.host), endpoint.port
-        if port is None or is_address(endpoint.host) or (endpoint.host, port) in seen:
+        if port is None or needs_no_resolver(endpoint.host) or (endpoint.host, port) in seen:
             continue
         seen.add((endpoint.host, port))
         if name is None:

@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from netdiag.diagnosis.rule import Case
 from netdiag.diagnosis.rules.subjects import address_order, ids, is_address
 from netdiag.diagnosis.thresholds import LOCAL_LOOKUP_S
+from netdiag.plan.endpoints import is_local_name
 from probes.exchanges import HostLookup, ResolverConfig
 from probes.model import Measurement, Outcome, value
 from probes.names import DnsQuery, NamesMeasurement
@@ -89,8 +90,12 @@ def addresses_in(query: DnsQuery) -> tuple[str, ...]:
 
 
 def wanted_names(case: Case) -> tuple[str, ...]:
-    """The plan's host names in its order; literals need no resolver."""
-    return tuple(dict.fromkeys(e.host for e in case.plan.endpoints if not is_address(e.host)))
+    """The plan's host names in its order; literals and ``localhost`` need no resolver."""
+    return tuple(dict.fromkeys(e.host for e in case.plan.endpoints if not needs_no_resolver(e.host)))
+
+
+def needs_no_resolver(name: str) -> bool:
+    return is_address(name) or is_local_name(name)
 
 
 def names(case: Case) -> tuple[Name, ...]:
@@ -107,7 +112,7 @@ def missing_names(case: Case) -> tuple[str, ...]:
 
 def _name(case: Case, name: str) -> Name | None:
     measured = [(m, m.data) for m in case.evidence.of(NamesMeasurement) if m.data and m.data.name == name]
-    if not measured or is_address(name):
+    if not measured or needs_no_resolver(name):
         return None
     resolvers = dict.fromkeys(resolver for _, data in measured for resolver in data.resolvers)
     return Name(
