@@ -9,26 +9,23 @@ A thread may live in a namespace of its own (setns(2)), so measurements run in t
 
 from __future__ import annotations
 
-import array
 import asyncio
 import contextlib
 import ctypes
-import fcntl
 import itertools
 import os
 import socket
-import struct
 import subprocess
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from netdiag.lab.offload import offloads_off
+
 T = TypeVar("T")
 
 _CLONE_NEWNET = 0x40000000
-_SIOCETHTOOL = 0x8946
-_STSO, _SGSO, _SGRO = 0x1F, 0x24, 0x2C
 _serial = itertools.count()
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -158,15 +155,6 @@ def wire(
         for address in addresses:
             namespace.ip("addr", "add", address, "dev", link, *(["nodad"] if ":" in address else []))
         namespace.ip("link", "set", link, "up")
-
-
-def offloads_off(link: str) -> None:
-    """What ``ethtool -K LINK tso off gso off gro off`` does."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        for setting in (_STSO, _SGSO, _SGRO):
-            value = array.array("B", struct.pack("=II", setting, 0))
-            request = struct.pack("16sP", link.encode(), value.buffer_info()[0])
-            fcntl.ioctl(sock, _SIOCETHTOOL, request)
 
 
 @contextlib.contextmanager
