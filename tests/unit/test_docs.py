@@ -1,0 +1,123 @@
+"""The documentation against the code: reference pages as generated, links that lead somewhere, commands that exist."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from docs import generate
+from docs.pages.json import OTHERS
+from docs.pages.plan import AHEAD
+from docs.typed import closure
+from netdiag.cli.commands import app
+from netdiag.plan.model import Plan
+from netdiag.report.model import Report
+from probes.registry import PROBES, load
+
+ROOT = Path(__file__).parents[2]
+WRITTEN = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/README.md")])
+FENCED = re.compile(r"^```[a-z]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", generate.PAGES)
+def test_reference_is_what_the_code_says(name: str):
+    path = generate.REFERENCE / name
+    committed, made = path.read_text("utf-8").splitlines(), generate.content(name).splitlines()
+    difference = "\n".join(difflib.unified_diff(committed, made, "committed", "generated", lineterm=""))
+    assert not difference, f"{name} is not what the code says: run `make docs`\n{difference}"
+
+
+def test_every_document_of_the_code_has_its_line():
+    named = {
+        found
+        for path in ROOT.glob("netdiag/**/*.py")
+        for found in re.findall(r'"(netdiag\.[a-z-]+/\d+)"', path.read_text())
+    }
+    assert named == set(OTHERS)
+
+
+def test_every_value_has_a_section_of_its_own():
+    kinds = closure(Report, Plan, *(load(name).measurement for name in PROBES))
+    assert [name for name, count in Counter(kind.__name__ for kind in kinds).items() if count > 1] == []
+
+
+def test_keys_said_to_be_unused_are_unused():
+    code = "\n".join(
+        line
+        for path in ROOT.glob("netdiag/**/*.py")
+        if "plan" not in path.relative_to(ROOT).parts
+        for line in path.read_text().splitlines()
+        if not line.startswith(("from ", "import "))
+    )
+    used = [key for key in AHEAD if re.search(_attribute(key), code)]
+    assert used == [], "used now: take it out of AHEAD in docs/pages/plan.py and run `make docs`"
+
+
+def _attribute(key: str) -> str:
+    name = key.rpartition(".")[2]
+    return rf"\.{'routers' if name == 'router' else name}\b"
+
+
+def anchors(path: Path) -> set[str]:
+    """As GitHub makes them."""
+    prose = FENCED.sub("", path.read_text("utf-8"))
+    titles = re.findall(r"^#+ (.*)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path):
+    prose = FENCED.sub("", path.read_text("utf-8"))
+    dead = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if not link.startswith(("http://", "https://")):
+            file, _, anchor = link.partition("#")
+            goal = (path.parent / file).resolve() if file else path
+            if not goal.exists() or (anchor and anchor not in anchors(goal)):
+                dead.append(link)
+    assert dead == []
+
+
+def commands_in(text: str) -> Iterator[list[str]]:
+    """Every netdiag command of the blocks of code, after a prompt, a crontab's times or ``ExecStart=``."""
+    for block in FENCED.findall(text):
+        for line in block.replace("\\\n", " ").splitlines():
+            found = re.match(r"(?:\$ |ExecStart=)?(?:[A-Z]+=\S+ )*(?:\S*/)?netdiag (?=[a-z-])(.*)", line.strip())
+            if found:
+                yield shlex.split(re.split(r" \| | ; | && | > | 2>", found[1])[0], comments=True)
+
+
+def unknown_words(words: list[str]) -> list[str]:
+    """Command names and options that the program does not have."""
+    command: Any = get_command(app)
+    words = list(words)
+    while hasattr(command, "commands") and words and not words[0].startswith("-"):
+        name = words.pop(0)
+        if name not in command.commands:
+            return [name]
+        command = command.commands[name]
+    known = {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
+    return [word for word in words if re.match(r"--?[a-z]", word) and word.partition("=")[0] not in known]
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_exist(path: Path):
+    assert [
+        (words, unknown_words(words)) for words in commands_in(path.read_text("utf-8")) if unknown_words(words)
+    ] == []
+
+
+def test_commands_exist_would_see_a_mistake():
+    text = (
+        "```\n$ netdiag run h:1 --fast\n*/5 * * * * netdiag check x\n$ netdiag measure h\n$ netdiag plan check p\n```\n"
+    )
+    found = list(commands_in(text))
+    assert [unknown_words(words) for words in found] == [["--fast"], ["measure"], []]
