@@ -35,7 +35,6 @@ AHEAD = (
     "endpoint.backends",
     "endpoint.stats",
     "endpoint.health",
-    "baseline.mtu",
     "baseline.as_path",
     "router",
     "dns.origin_zone",
