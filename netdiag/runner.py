@@ -12,9 +12,9 @@ import datetime as dt
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from netdiag import __version__
 from netdiag.evidence import Evidence, Run, Tool
 from netdiag.plan.model import Plan
 from netdiag.run_file import builtins
@@ -223,7 +223,7 @@ class _Session:
     def _result(self, end_reason: str) -> Run:
         return Run(
             run_id=self._run_id,
-            tool=Tool(version=tool_version()),
+            tool=Tool(version=__version__),
             plan=self._plan,
             vantage=self._vantage,
             started=self._started,
@@ -233,10 +233,3 @@ class _Session:
             privileges=tuple(sorted(str(capability) for capability in self._capabilities)),
             evidence=self._evidence,
         )
-
-
-def tool_version() -> str:
-    try:
-        return version("netdiag-toolkit")
-    except PackageNotFoundError:
-        return "uninstalled"

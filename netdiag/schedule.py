@@ -66,7 +66,7 @@ class Schedule:
 
     def _wanted(self, evidence: Evidence, finished: dict[str, Measurement[Any]], elapsed_s: float) -> Iterator[Request]:
         for endpoint in self._plan.endpoints:
-            if not is_address(endpoint.host):
+            if endpoint.address is None and not is_address(endpoint.host):
                 yield self._names(endpoint)
         for endpoint in self._plan.endpoints:
             for address in addresses_of(endpoint, evidence):
@@ -280,7 +280,10 @@ def _names_options(host: str, resolvers: tuple[str, ...]) -> NamesOptions:
 
 
 def addresses_of(endpoint: Endpoint, evidence: Evidence) -> tuple[str, ...]:
-    """getaddrinfo's addresses first, then those that only some resolver gave; at most MOST_ADDRESSES."""
+    """The stated address (libpq's hostaddr) alone, or a literal; else getaddrinfo's addresses first, then those that
+    only some resolver gave; at most MOST_ADDRESSES."""
+    if endpoint.address is not None:
+        return (endpoint.address,)
     if is_address(endpoint.host):
         return (endpoint.host.split("%")[0],)
     found: dict[str, None] = {}

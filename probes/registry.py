@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import entry_points
 
 from probes.contract import AnyProbe
 
@@ -22,6 +21,8 @@ ENTRY_POINT_GROUP = "netdiag.probes"
 
 def probe_names() -> tuple[str, ...]:
     """Built-in probes in their order, then third-party ones by name."""
+    from importlib.metadata import entry_points
+
     third_party = sorted({point.name for point in entry_points(group=ENTRY_POINT_GROUP)} - PROBES.keys())
     return (*PROBES, *third_party)
 
@@ -32,6 +33,8 @@ def load(name: str) -> AnyProbe:
         module, attribute = PROBES[name].split(":")
         probe: AnyProbe = getattr(import_module(module), attribute)
         return probe
+    from importlib.metadata import entry_points
+
     for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
         third_party: AnyProbe = point.load()
         return third_party

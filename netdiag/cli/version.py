@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import PackageNotFoundError, version
 
+from netdiag import __version__
 from netdiag.cli.output import OK, emit, to_json
 
 FOUNDATIONS = ("scapy", "dnspython", "psycopg", "cryptography", "tenacity", "typer")
 
 
 def print_short_version() -> None:
-    emit(f"netdiag {_version('netdiag-toolkit')}")
+    emit(f"netdiag {__version__}")
 
 
 def version_command(as_json: bool) -> int:
     import platform
 
-    versions = {"netdiag": _version("netdiag-toolkit"), "python": platform.python_version()}
+    versions = {"netdiag": __version__, "python": platform.python_version()}
     versions |= {name: _version(name) for name in FOUNDATIONS}
     versions |= {"kernel": f"{platform.system()} {platform.release()}", "executable": sys.executable}
     if as_json:
@@ -28,6 +28,8 @@ def version_command(as_json: bool) -> int:
 
 
 def _version(distribution: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(distribution)
     except PackageNotFoundError:

@@ -18,11 +18,11 @@ from netdiag.diagnosis.finding import (
 )
 from netdiag.diagnosis.rule import Case
 from netdiag.evidence import Run
-from netdiag.plan.endpoints import is_address
+from netdiag.plan.endpoints import is_address, is_database
 from netdiag.plan.model import Endpoint
 from probes.database import DatabaseMeasurement
 from probes.latency import LatencyMeasurement
-from probes.model import Outcome
+from probes.model import FailureKind, Outcome
 from probes.names import NamesMeasurement
 from probes.ports import PortsMeasurement, PortState
 
@@ -106,16 +106,28 @@ def _verdict(case: Case, findings: tuple[Finding, ...]) -> Verdict:
 
 
 def answered(case: Case, endpoint: Endpoint) -> bool:
-    """Something of this endpoint answered as its kind should: without that, silence of the rules is not health."""
-    evidence = case.evidence
-    ports = evidence.of(PortsMeasurement, endpoint=endpoint.name)
+    """Something of this endpoint answered as its kind should: without that, silence of the rules is not health.
+
+    A database must have spoken: its kernel completes TCP handshakes whether it lives or not.
+    """
+    if is_database(endpoint) and endpoint.port is not None:
+        return _database_spoke(case, endpoint)
+    ports = case.evidence.of(PortsMeasurement, endpoint=endpoint.name)
     if any(m.data and m.data.ports[0].state is PortState.OPEN for m in ports):
         return True
-    databases = evidence.of(DatabaseMeasurement, endpoint=endpoint.name)
-    if any(a.handshake.outcome is Outcome.ANSWERED for m in databases if m.data for a in m.data.attempts):
+    if any(m.data and m.data.rtt.n > 0 for m in case.evidence.of(LatencyMeasurement, endpoint=endpoint.name)):
         return True
-    if any(m.data and m.data.rtt.n > 0 for m in evidence.of(LatencyMeasurement, endpoint=endpoint.name)):
-        return True
-    names = evidence.of(NamesMeasurement, host=endpoint.host)
+    names = case.evidence.of(NamesMeasurement, host=endpoint.host)
     resolved = any(m.data and m.data.system.addresses for m in names)
     return endpoint.port is None and not is_address(endpoint.host) and resolved
+
+
+def _database_spoke(case: Case, endpoint: Endpoint) -> bool:
+    """An attempt went as far as it was meant to, or as far as this host's missing password let it."""
+    databases = case.evidence.of(DatabaseMeasurement, endpoint=endpoint.name)
+    attempts = [attempt for m in databases if m.data for attempt in m.data.attempts]
+    return any(
+        attempt.outcome is Outcome.ANSWERED
+        or (attempt.failure is not None and attempt.failure.kind is FailureKind.CREDENTIALS)
+        for attempt in attempts
+    )

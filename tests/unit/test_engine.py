@@ -75,10 +75,21 @@ def test_the_order_of_the_rules_changes_nothing() -> None:
 
 
 def test_verdicts() -> None:
-    answered = made.case(made.ports([made.connected()], at=made.target()), endpoints=[made.endpoint("198.51.100.7")])
+    answered = made.case(made.database([made.waterfall()]), endpoints=[made.endpoint("198.51.100.7")])
     silent = made.case(endpoints=[made.endpoint("198.51.100.7")])
     assert conclude(answered, []).verdict is Verdict.HEALTHY
     assert conclude(silent, []).verdict is Verdict.UNKNOWN
     assert conclude(answered, [finding("link.loss", severity=Severity.WARNING)]).verdict is Verdict.DEGRADED
     assert conclude(silent, [finding("firewall.drop")]).verdict is Verdict.CRITICAL
     assert conclude(answered, [finding("db.slow", role=FindingRole.NOTE)]).verdict is Verdict.HEALTHY
+
+
+def test_an_open_port_is_not_a_database_that_speaks() -> None:
+    opened = made.ports([made.connected()], at=made.target())
+    database = made.case(opened, endpoints=[made.endpoint("198.51.100.7")])
+    web = made.case(
+        made.ports([made.connected()], at=made.target(port=443)),
+        endpoints=[made.endpoint("198.51.100.7", port=443, database=False, role="host", credentials=None)],
+    )
+    assert conclude(database, []).verdict is Verdict.UNKNOWN
+    assert conclude(web, []).verdict is Verdict.HEALTHY

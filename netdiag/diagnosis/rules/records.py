@@ -291,7 +291,8 @@ def judge_stale(case: Case) -> Iterator[Judgement]:
     seen: set[tuple[str, int]] = set()
     for endpoint in case.plan.endpoints:
         name, port = known.get(endpoint.host), endpoint.port
-        if port is None or needs_no_resolver(endpoint.host) or (endpoint.host, port) in seen:
+        asked = endpoint.address is None and not needs_no_resolver(endpoint.host)
+        if port is None or not asked or (endpoint.host, port) in seen:
             continue
         seen.add((endpoint.host, port))
         if name is None:

@@ -90,8 +90,9 @@ def addresses_in(query: DnsQuery) -> tuple[str, ...]:
 
 
 def wanted_names(case: Case) -> tuple[str, ...]:
-    """The plan's host names in its order; literals and ``localhost`` need no resolver."""
-    return tuple(dict.fromkeys(e.host for e in case.plan.endpoints if not needs_no_resolver(e.host)))
+    """The plan's host names in its order; stated addresses, literals and ``localhost`` need no resolver."""
+    asked = (e.host for e in case.plan.endpoints if e.address is None and not needs_no_resolver(e.host))
+    return tuple(dict.fromkeys(asked))
 
 
 def needs_no_resolver(name: str) -> bool:
