@@ -13,8 +13,8 @@ import msgspec
 from netdiag.cli.output import OK, UNKNOWN, UserError, emit, to_json, warn
 from netdiag.cli.tables import measurement_lines
 from netdiag.cli.targets import duration_option, plan_of, rate_option
+from netdiag.encoding import builtins
 from netdiag.plan.model import Endpoint, Plan
-from netdiag.run_file import builtins
 from probes import registry
 from probes.contract import AnyProbe, Context, ProbeUnavailable
 from probes.model import Measurement, MeasurementOutcome, Secret, Target, Vantage, value

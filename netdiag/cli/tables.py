@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from netdiag.cli.output import one_line
-from netdiag.run_file import builtins
+from netdiag.encoding import builtins
 from probes.model import Measurement
 
 MOST_ROWS = 40

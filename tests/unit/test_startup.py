@@ -57,3 +57,12 @@ def test_explaining_and_examining_load_no_protocol_library(arguments):
     status, loaded = loaded_by(*arguments)
     assert status in (0, 1)
     assert loaded & HEAVY == set()
+
+
+def test_a_probe_alone_loads_neither_rules_nor_report():
+    child = CHILD.replace('if "." not in name', 'if name.startswith("netdiag.")')
+    arguments = ("probe", "latency", "127.0.0.1:1", "--set", "count=1")
+    done = subprocess.run([sys.executable, "-c", child, *arguments], capture_output=True, text=True, timeout=60)
+    loaded = set(done.stderr.split())
+    assert "netdiag.cli.probe" in loaded
+    assert {name for name in loaded if name.startswith(("netdiag.diagnosis", "netdiag.report"))} == set()
