@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from netdiag.diagnosis.finding import Diagnosis, Finding, NotMeasured, RuledOut
+from netdiag.encoding import builtins as builtins
 from netdiag.evidence import SCHEMA, Evidence, EvidenceError, Run, Tool
 from netdiag.plan.model import Plan
 from netdiag.report.model import Report
@@ -21,6 +22,7 @@ from probes.model import Measurement, MeasurementOutcome, Secret, Target, Vantag
 
 # The JSON says "from" and "to"; Python's grammar says those fields are called source and target.
 _JSON_NAMES = {"source": "from", "target": "to"}
+JOURNAL_SCHEMA = "netdiag.journal/1"
 _FIELD_NAMES = {name: field for field, name in _JSON_NAMES.items()}
 
 
@@ -30,36 +32,52 @@ def encode(run: Run, diagnosis: Diagnosis, report: Report) -> bytes:
 
 
 def document(run: Run, diagnosis: Diagnosis, report: Report) -> dict[str, Any]:
+    about = _about(run)
     return {
         "schema": SCHEMA,
+        **{key: about[key] for key in ("tool", "run_id", "ticket", "vantage", "started", "finished")},
+        "verdict": diagnosis.verdict.value,
+        **{key: about[key] for key in ("end_reason", "partial", "privileges")},
+        "findings": [_renamed(finding) for finding in diagnosis.findings],
+        "ruled_out": [_renamed(line) for line in diagnosis.ruled_out],
+        "not_measured": [_renamed(line) for line in diagnosis.not_measured],
+        "measurements": [_renamed(measurement) for measurement in run.evidence],
+        "report": builtins(report),
+        "plan": about["plan"],
+    }
+
+
+def _about(run: Run) -> dict[str, Any]:
+    return {
         "tool": builtins(run.tool),
         "run_id": run.run_id,
         "ticket": builtins(run.plan.ticket),
         "vantage": builtins(run.vantage),
         "started": builtins(run.started),
         "finished": builtins(run.finished),
-        "verdict": diagnosis.verdict.value,
         "end_reason": run.end_reason,
         "partial": run.partial,
         "privileges": list(run.privileges),
-        "findings": [_renamed(finding) for finding in diagnosis.findings],
-        "ruled_out": [_renamed(line) for line in diagnosis.ruled_out],
-        "not_measured": [_renamed(line) for line in diagnosis.not_measured],
-        "measurements": [_measurement_out(measurement) for measurement in run.evidence],
-        "report": builtins(report),
         "plan": builtins(run.plan),
     }
 
 
-def builtins(thing: Any) -> Any:
-    """Values as JSON types; a Secret as ``***``."""
-    return msgspec.to_builtins(thing, enc_hook=_encode_other)
+def journal_header(run: Run) -> bytes:
+    """The first line of a run's journal: all that is known of it before its first measurement."""
+    return msgspec.json.encode({"schema": JOURNAL_SCHEMA} | _about(run))
+
+
+def journal_entry(measurement: Measurement[Any]) -> bytes:
+    return msgspec.json.encode(_renamed(measurement))
 
 
 def decode(raw: bytes, source: str) -> Run:
-    """The Run in a saved document. Raises EvidenceError, one line naming ``source`` and the place."""
+    """The Run in a saved document, or in the journal of a run that broke off.
+
+    Raises EvidenceError, one line naming ``source`` and the place.
+    """
     try:
-        saved = msgspec.json.decode(raw)
+        saved = _from_journal(raw) or msgspec.json.decode(raw)
     except msgspec.DecodeError as error:
         raise EvidenceError(f"{source}: not JSON: {error}") from None
     if not isinstance(saved, dict) or saved.get("schema") != SCHEMA:
@@ -71,6 +89,34 @@ def decode(raw: bytes, source: str) -> Run:
         raise EvidenceError(f"{source}: key {error} is missing") from None
     except (msgspec.ValidationError, TypeError, AttributeError) as error:
         raise EvidenceError(f"{source}: {error}") from None
+
+
+def _from_journal(raw: bytes) -> dict[str, Any] | None:
+    """A journal as the document it would have become; None for anything else. A torn last line is left out."""
+    first, _, rest = raw.partition(b"\n")
+    header = _json_object(first)
+    if header is None or header.get("schema") != JOURNAL_SCHEMA:
+        return None
+    entries = [entry for line in rest.splitlines() if (entry := _json_object(line)) is not None]
+    ended = max((_ended(entry) for entry in entries), default=header.get("finished"))
+    broken_off = {"end_reason": "interrupted", "partial": True, "finished": ended}
+    return header | broken_off | {"schema": SCHEMA, "measurements": entries}
+
+
+def _ended(entry: Mapping[str, Any]) -> Any:
+    try:
+        started, duration_s = convert(entry["started"], dt.datetime), convert(entry["duration_s"], float)
+    except (KeyError, msgspec.ValidationError) as error:
+        raise EvidenceError(f"a journal's entry cannot be read: {error}") from None
+    return builtins(started + dt.timedelta(seconds=duration_s))
+
+
+def _json_object(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _run_in(saved: Mapping[str, Any]) -> Run:
@@ -90,10 +136,6 @@ def _run_in(saved: Mapping[str, Any]) -> Run:
 
 def convert(thing: Any, kind: Any) -> Any:
     return msgspec.convert(thing, kind, dec_hook=_decode_other)
-
-
-def _measurement_out(measurement: Measurement[Any]) -> dict[str, Any]:
-    return _renamed(measurement)
 
 
 def _measurement_in(entry: Mapping[str, Any]) -> Measurement[Any]:
@@ -132,12 +174,6 @@ def _renamed(thing: Measurement[Any] | Finding | RuledOut | NotMeasured) -> dict
     if isinstance(subject, dict):
         out["subject"] = {_JSON_NAMES.get(key, key): item for key, item in subject.items() if item is not None}
     return out
-
-
-def _encode_other(thing: Any) -> Any:
-    if isinstance(thing, Secret):
-        return "***"
-    raise NotImplementedError(f"no JSON form for {type(thing).__name__}")
 
 
 def _decode_other(kind: type, thing: Any) -> Any:

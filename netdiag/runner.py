@@ -15,9 +15,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from netdiag import __version__
+from netdiag.encoding import builtins
 from netdiag.evidence import Evidence, Run, Tool
 from netdiag.plan.model import Plan
-from netdiag.run_file import builtins
 from netdiag.schedule import Request, Schedule, ScheduleSettings
 from probes import registry
 from probes.contract import Capability, Clock, Context, Network, ProbeUnavailable
@@ -37,7 +37,7 @@ class RunSettings:
 
 @value
 class Started:
-    plan: Plan
+    run: Run  # nothing measured yet
     budget_s: float
 
 
@@ -119,7 +119,7 @@ class _Session:
         self._watching = False
 
     async def run(self, stop: asyncio.Event) -> Run:
-        self._tell(Started(plan=self._plan, budget_s=self._budget_s))
+        self._tell(Started(run=self._result("interrupted"), budget_s=self._budget_s))
         schedule = self._schedule()
         stopper = asyncio.create_task(stop.wait())
         try:

@@ -13,6 +13,7 @@ from types import FrameType
 
 from netdiag.cli.conclude import Conclusion, conclude
 from netdiag.cli.files import write_atomically
+from netdiag.cli.journal import Journal
 from netdiag.cli.measure import measure
 from netdiag.cli.nagios import status_line
 from netdiag.cli.output import OK, UNKNOWN, UserError, emit, warn
@@ -53,8 +54,9 @@ def _check(plan: Plan, arguments: CheckArguments, timeout: float) -> int:
     reserve = min(LARGEST_RESERVE_S, timeout * RESERVE)
     budget = min(timeout - reserve, plan.limits.budget) if arguments.plan else timeout - reserve
     settings = RunSettings(quick=not arguments.watch, budget_s=budget, packets_per_second=rate_option(arguments.rate))
-    conclusion = conclude(measure(plan, settings))
-    _keep(conclusion, arguments.keep)
+    with Journal() as journal:
+        conclusion = conclude(measure(plan, settings, journal))
+        _keep(conclusion, arguments.keep)
     if not (arguments.quiet and conclusion.status == OK):
         emit(status_line(conclusion.run, conclusion.diagnosis))
     return conclusion.status

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from netdiag.cli.conclude import Conclusion, Format, conclude
 from netdiag.cli.files import prepare_folder, read_whole, write_atomically
+from netdiag.cli.journal import Journal
 from netdiag.cli.measure import measure
 from netdiag.cli.output import UserError, emit, is_terminal, note, warn
 from netdiag.cli.progress import progress
@@ -44,12 +45,13 @@ def run_command(arguments: RunArguments) -> int:
         prepare_folder(arguments.output)
     for warning in plan.warnings:
         warn(warning)
-    with progress() as listener:
-        run = measure(plan, settings, listener)
-    conclusion = conclude(run)
-    if arguments.output:
-        _write_files(conclusion, arguments.output)
-    _print(conclusion, arguments.form)
+    with Journal(arguments.output) as journal:
+        with progress() as listener:
+            run = measure(plan, settings, journal, listener)
+        conclusion = conclude(run)
+        if arguments.output:
+            _write_files(conclusion, arguments.output)
+        _print(conclusion, arguments.form)
     return conclusion.status
 
 

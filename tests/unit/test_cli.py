@@ -43,7 +43,7 @@ def measured(monkeypatch):
     """What was handed to the runner; the run itself is a ready-made one."""
     handed = []
 
-    def measure(plan, settings, listener=None):
+    def measure(plan, settings, *listeners):
         handed.append((plan, settings))
         return a_run()
 

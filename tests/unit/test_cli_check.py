@@ -47,7 +47,7 @@ def verdict(monkeypatch):
     """Make the next check end with this verdict."""
 
     def arrange(verdict: Verdict, *statements: str, run=None):
-        monkeypatch.setattr(check, "measure", lambda plan, settings: run or a_run())
+        monkeypatch.setattr(check, "measure", lambda plan, settings, *listeners: run or a_run())
         monkeypatch.setattr(conclude, "diagnose", lambda run: diagnosis(verdict, *statements))
 
     return arrange
@@ -155,7 +155,7 @@ HANGS = """
 import sys, time
 from netdiag.cli import check
 from netdiag.cli.main import main
-check.measure = lambda plan, settings: time.sleep(600)
+check.measure = lambda plan, settings, *listeners: time.sleep(600)
 main()
 """
 
