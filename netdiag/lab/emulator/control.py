@@ -67,7 +67,7 @@ class Commands:
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
             raise SettingsError("seed: not a whole number")
         name = request.get("direction")
-        if name != BOTH and name not in self._directions:
+        if name not in [*self._directions, BOTH]:
             raise SettingsError(f"direction: not one of {', '.join([*self._directions, BOTH])}")
         now = time.monotonic()  # one instant for both, so that their windows coincide
         for direction in self._directions.values():

@@ -18,7 +18,7 @@ from typing import Protocol
 from netdiag.lab.emulator.model import Direction, DropReason
 from netdiag.lab.emulator.ports import Port, ip_length
 
-SPIN_S = 80e-6
+SPIN_S = 30e-6  # measured: 80 us gain 15 us of precision and cost a core at 10,000 packets per second
 IDLE_S = 0.5
 BATCH = 16  # frames read from one side before the others get their turn
 MAX_WAITING_BYTES = 128 << 20
