@@ -14,8 +14,8 @@ from probes.exchanges import DnsReply, DnsRequest, HandshakeRequest
 from probes.failures import classify, timed_out
 from probes.model import Failure, FailureKind, IcmpError, NetworkFailure, Outcome
 from probes.net.errqueue import take_icmp
+from probes.net.raw import RawStream
 from probes.net.sockets import canonical, probe_socket, readable, socket_address
-from probes.net.stream import RawStream
 from probes.net.tcp import attempt
 
 _LARGEST = 65535

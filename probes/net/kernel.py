@@ -26,7 +26,8 @@ from probes.exchanges import (
 from probes.failures import timed_out
 from probes.net import datagram, dns, echo, lookup, privileges, resolver, route
 from probes.net.pacing import Pacing
-from probes.net.stream import RawStream, TcpStream
+from probes.net.raw import RawStream
+from probes.net.stream import TcpStream
 from probes.net.tcp import Attempt, attempt
 from probes.session import DatabaseSession
 

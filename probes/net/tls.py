@@ -17,7 +17,7 @@ from probes.exchanges import Certificate, TlsRequest, TlsSession
 from probes.failures import clean_text
 from probes.model import Failure, FailureKind, NetworkFailure
 from probes.net.certificate import certificate_facts, end_point_digest, name_mismatch
-from probes.net.stream import RawStream
+from probes.net.raw import RawStream
 
 T = TypeVar("T")
 
