@@ -51,6 +51,7 @@ OTHERS = {
     "netdiag.error/1": "what went wrong under `--format json`: `error`, and `hint` or null; exit status 3",
     "netdiag.probe/1": "`probe --format json`: `measurements`, as in a run",
     "netdiag.doctor/1": "`doctor --format json`: `complete`; `abilities` with `name`, `able`, `found`, `loss`, `grant`",
+    "netdiag.journal/1": "a run that broke off: JSON lines, first the run, then one per measurement; `replay` takes it",
     "netdiag.codes/1": "`explain --format json`: `codes`",
     "netdiag.page/1": "`explain CODE --format json`: `code`, and `page` as Markdown",
     "netdiag.version/1": "`version --format json`: `versions` by name",
