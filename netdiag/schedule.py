@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from netdiag.diagnosis.thresholds import LINK_LOSS
 from netdiag.evidence import Evidence
 from netdiag.plan.endpoints import is_address, is_database, is_local_name
-from netdiag.plan.model import Credentials, Endpoint, Plan
+from netdiag.plan.model import Baseline, Credentials, Endpoint, Plan
 from probes.database import DatabaseMeasurement, DatabaseOptions, Phase
 from probes.latency import LatencyMeasurement, LatencyOptions
 from probes.loss import LossOptions
@@ -23,6 +24,7 @@ from probes.path import PathOptions
 from probes.ports import PortsMeasurement, PortsOptions, PortState
 
 MOST_ADDRESSES = 8  # of one name: enough for a balancer in every zone, few enough to stay polite
+LOSS_ATTEMPTS, LOSS_INTERVAL_S = 120, 0.2  # 24 s at most: an accident is told from loss, and the budget holds it
 SAMPLE_S = 5.0  # length of one piece of the light sampling: what an interruption can cost
 
 
@@ -143,9 +145,19 @@ class _AddressChain:
     def _suspected_loss(self) -> Iterator[Request]:
         """A loss seen in passing is a question; the sequential verdict answers it."""
         if self._lossy("latency-icmp") and self._answers("latency-icmp"):
-            yield self._request("loss-icmp", LossOptions(method="icmp"), probe="loss")
+            yield self._request("loss-icmp", self._loss_options("icmp"), probe="loss")
         if self._endpoint.port is not None and (self._lossy("latency-tcp") or self._retransmitted()):
-            yield self._request("loss-tcp", LossOptions(method="tcp", interval_s=0.2), probe="loss")
+            yield self._request("loss-tcp", self._loss_options("tcp"), probe="loss")
+
+    def _loss_options(self, method: str) -> LossOptions:
+        """The question is the one that link.loss decides by: more than is allowed here?"""
+        normal = [b.loss for b in self._baselines() if b.loss is not None]
+        question = max([LINK_LOSS, *normal])
+        return LossOptions(method=method, question=question, count=LOSS_ATTEMPTS, interval_s=LOSS_INTERVAL_S)
+
+    def _baselines(self) -> list[Baseline]:
+        places = {self._endpoint.name, self._endpoint.region}
+        return [baseline for baseline in self._plan.baselines if baseline.target in places]
 
     def _sampling(self, elapsed_s: float) -> Iterator[Request]:
         kinds = self._sampled_kinds()
@@ -226,8 +238,7 @@ class _AddressChain:
 
     def _slower_than_baseline(self) -> bool:
         latency = self._result("latency-tcp")
-        places = {self._endpoint.name, self._endpoint.region}
-        normal = [b.rtt for b in self._plan.baselines if b.target in places and b.rtt is not None]
+        normal = [b.rtt for b in self._baselines() if b.rtt is not None]
         if not isinstance(latency, LatencyMeasurement) or latency.rtt.minimum_s is None or not normal:
             return False
         return latency.rtt.minimum_s > 1.2 * min(normal)
@@ -266,10 +277,10 @@ class _AddressChain:
         )
 
     def _speaks_postgres(self) -> bool:
-        """It answered the SSLRequest: only then is a larger conversation worth having."""
+        """It answered the SSLRequest, or the login (with sslmode=disable): else a larger conversation is in vain."""
         database = self._result("database")
         return isinstance(database, DatabaseMeasurement) and any(
-            timing.phase is Phase.SSL_REQUEST and timing.outcome is Outcome.ANSWERED
+            timing.phase in (Phase.SSL_REQUEST, Phase.STARTUP) and timing.outcome is Outcome.ANSWERED
             for attempt in database.attempts
             for timing in attempt.phases
         )

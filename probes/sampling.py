@@ -229,15 +229,19 @@ class Sampler:
         return await (self._echoes(first, count) if self._method == "icmp" else self._handshakes(first, count, begin))
 
     async def _handshakes(self, first: int, count: int, begin: float) -> Series:
+        due = [begin + self._jittered(ordinal) for ordinal in range(count)]
+        # Nobody waits for the due time of an attempt that no longer fits: the probe would outlive the run with it.
+        fitting = [moment for moment in due if moment <= self._context.deadline - self._timeout_s]
         tasks = []
         async with asyncio.TaskGroup() as group:
-            for ordinal in range(count):
-                await self._until(begin + self._jittered(ordinal))
-                tasks.append(group.create_task(self._handshake(first + ordinal)))
+            for sequence, moment in enumerate(fitting, first):
+                await self._until(moment)
+                tasks.append(group.create_task(self._handshake(sequence)))
                 await asyncio.sleep(0)  # the attempt starts before the next due time is looked at
         taken = [task.result() for task in tasks]
         sources = [source for sample, source in taken if sample.rtt_s is not None]
-        return Series(samples=tuple(sample for sample, _ in taken), timestamp_source=worst_source(sources))
+        missing = tuple(not_sent(sequence) for sequence in range(first + len(fitting), first + count))
+        return Series(samples=tuple(sample for sample, _ in taken) + missing, timestamp_source=worst_source(sources))
 
     def _jittered(self, ordinal: int) -> float:
         jitter = self._random.uniform(-JITTER, JITTER) if ordinal else 0.0

@@ -38,6 +38,7 @@ class Ran:
         return found
 
     def found(self, role: str) -> list[dict[str, Any]]:
+        assert self.document["schema"] == "netdiag.run/1", self.document
         return [finding for finding in self.document["findings"] if finding["role"] == role]
 
     @property

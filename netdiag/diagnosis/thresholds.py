@@ -96,7 +96,8 @@ LOCAL_LOOKUP_S = 1.0
 whole seconds (FACTS 6.1)."""
 
 SAMPLES_PER_NAME = 2
-"""Connection attempts that an address must fail, with a sibling accepting, before its record is called dead."""
+"""Connection attempts that an address must leave in silence, with a sibling accepting, before its record is called
+dead. A refusal is an answer: one is enough."""
 
 LOSS_SURE = 0.97
 """Loss on TCP to the service port with LOSS_SURE_PACKETS lost: what is left is a server that drops SYNs itself."""

@@ -142,6 +142,14 @@ async def test_no_attempt_goes_out_that_the_deadline_would_cut_short():
     assert measured.loss.not_sent == outcomes.count(Outcome.NOT_SENT)
 
 
+async def test_nobody_waits_for_the_due_time_of_an_attempt_that_no_longer_fits():
+    """The run ends at its deadline and throws away what a probe has not given back by then."""
+    network = ScriptedNetwork(FakeClock(), handshake=lambda request: open_handshake(0.01))
+    started = network.clock.monotonic()
+    await measure(context(network, seconds=5.0), TARGET, LatencyOptions(count=100, interval_s=1.0, timeout_s=2.0))
+    assert network.clock.monotonic() - started <= 5.0
+
+
 def series(request: EchoRequest) -> EchoSeries:
     samples = tuple(
         EchoSample(sequence=n, sent_s=n * request.interval_s, outcome=Outcome.ANSWERED, rtt_s=0.02 + n / 1000)

@@ -353,6 +353,19 @@ def test_a_dead_address_that_only_one_resolver_gives_is_stale(dead):
     assert causes(world) == ["dns.stale-record"]
 
 
+@pytest.mark.parametrize(
+    ("dead", "kind"), [(Outcome.REFUSED, Finding), (Outcome.REJECTED, Finding), (Outcome.LOST, NotMeasured)]
+)
+def test_one_refusal_is_enough_and_one_silence_is_not(dead, kind):
+    """The port probe does not ask again where it was refused."""
+    world = case(
+        resolved({FIRST: good(FIRST, (DEAD,)), SECOND: good(SECOND, (LIVE,))}, system=(DEAD,)),
+        ports([connected()]),
+        ports([unconnected(dead)], at=target(DEAD)),
+    )
+    assert isinstance(only("dns.stale-record", world), kind)
+
+
 def test_a_dead_address_that_all_give_may_be_a_dead_backend():
     both = (LIVE, DEAD)
     found = only("dns.stale-record", dialled({FIRST: good(FIRST, both), SECOND: good(SECOND, both)}, Outcome.REFUSED))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from netdiag.evidence import Evidence
 from netdiag.plan.model import Baseline, Plan
 from netdiag.schedule import Request, Schedule, ScheduleSettings
+from probes.database import Phase
 from probes.model import Measurement, Outcome
 from probes.names import DnsQuery, Record
 from tests.fakes import evidence as made
@@ -26,8 +28,6 @@ def a_plan(host: str = ADDRESS, **more: object) -> Plan:
 
 def answer(request: Request, measurement: Measurement[object]) -> Measurement[object]:
     """``measurement`` as the answer to ``request``: under its id and target."""
-    from dataclasses import replace
-
     return replace(measurement, id=request.id, target=request.target, probe=request.probe)
 
 
@@ -99,6 +99,29 @@ def test_a_loss_seen_in_passing_is_followed_up_wherever_it_was() -> None:
     asked = of_kinds(walk(a_plan(), HEALTHY | {"latency-tcp": made.latency(rtts)}, icmp=True))
     assert "loss-tcp" in asked
     assert "loss-icmp" not in asked
+
+
+@pytest.mark.parametrize(("normal", "question"), [(None, 0.01), (0.0, 0.01), (0.03, 0.03)])
+def test_loss_is_asked_about_in_the_measure_that_it_is_judged_by(normal: float | None, question: float) -> None:
+    plan = Plan(endpoints=(made.endpoint(ADDRESS),), baselines=(Baseline(source="test", target="ysql", loss=normal),))
+    stepper, evidence, asked = schedule(plan), Evidence(()), {}
+    answers = HEALTHY | {"latency-tcp": made.latency([0.01] * 9 + [None])}
+    while requests := stepper.next(evidence, 0.0):
+        asked |= {request.id.split("/")[1]: request for request in requests}
+        evidence = evidence.plus(*(answer(r, answers[r.id.split("/")[1]]) for r in requests))
+    assert asked["loss-tcp"].options.question == question
+
+
+def test_large_replies_are_asked_for_without_an_ssl_request_too() -> None:
+    """With sslmode=disable the login is the first thing that a PostgreSQL answers."""
+    spoken = made.waterfall()
+    plain = replace(spoken, phases=tuple(timing for timing in spoken.phases if timing.phase is not Phase.SSL_REQUEST))
+    stepper, evidence, asked = schedule(a_plan()), Evidence(()), {}
+    answers = HEALTHY | {"database": made.database([plain])}
+    while requests := stepper.next(evidence, 0.0):
+        asked |= {request.id.split("/")[1]: request for request in requests}
+        evidence = evidence.plus(*(answer(r, answers[r.id.split("/")[1]]) for r in requests))
+    assert asked["mtu"].options.use_database
 
 
 def test_icmp_that_is_never_answered_is_not_a_question_about_loss() -> None:

@@ -338,9 +338,16 @@ def _dial(case: Case, endpoint: Endpoint, name: Name, port: int) -> Dialled:
     distant = sorted((a for a in given if not is_loopback(a)), key=address_order)
     tries = {a: tries_at(case.evidence, spelled.get(a, a), port) for a in distant}
     live = tuple(a for a, tried in tries.items() if tried.count(Answer.OPEN))
-    dead = tuple(a for a, tried in tries.items() if a not in live and _failed(tried) >= SAMPLES_PER_NAME)
+    dead = tuple(a for a, tried in tries.items() if a not in live and _is_dead(tried))
     untried = tuple(a for a in tries if a not in live and a not in dead)
     return Dialled(live=live, dead=dead, untried=untried, tries=tries)
+
+
+def _is_dead(tried: Tries) -> bool:
+    """A refusal is an answer, and the port probe asks no second time; silence alone may be one lost packet."""
+    refusals = (Answer.RESET, Answer.REJECTED, Answer.UNREACHABLE)
+    refused = any(attempt.answer in refusals and not is_local(attempt) for attempt in tried.tries)
+    return refused or _failed(tried) >= SAMPLES_PER_NAME
 
 
 def _failed(tried: Tries) -> int:
