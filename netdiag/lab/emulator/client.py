@@ -98,6 +98,7 @@ class Emulator:
         detached: bool = False,
     ) -> None:
         self.control = LinkControl(control)
+        self._refuse_a_living_one()
         module = [sys.executable, "-m", "netdiag.lab.emulator", "--left", left, "--right", right]
         told = ["--control", str(control), "--seed", str(seed), "--parent", str(0 if detached else os.getpid())]
         self._process = subprocess.Popen(
@@ -129,6 +130,14 @@ class Emulator:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def _refuse_a_living_one(self) -> None:
+        """Its answers would be taken for this one's."""
+        try:
+            self.control.counters()
+        except EmulatorError:
+            return
+        raise EmulatorError(f"link emulator at {self.control.path}: another emulator answers there")
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
