@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import shlex
+import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +22,7 @@ from docs.pages.json import OTHERS
 from docs.pages.plan import AHEAD
 from docs.typed import closure
 from netdiag.cli.commands import app
+from netdiag.lab.postgres import free_port
 from netdiag.plan.model import Plan
 from netdiag.report.model import Report
 from probes.registry import PROBES, load
@@ -121,3 +126,41 @@ def test_commands_exist_would_see_a_mistake():
     )
     found = list(commands_in(text))
     assert [unknown_words(words) for words in found] == [["--fast"], ["measure"], []]
+
+
+@pytest.mark.loopback
+def test_the_tutorial():
+    """Its server, its commands in their order, and the verdicts that it shows. Times and ports are not compared."""
+    port = free_port()
+    server = [sys.executable, str(ROOT / "docs" / "tutorial" / "server.py"), str(port)]
+    with subprocess.Popen(server, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as running:
+        line = running.stdout.readline()
+        process = int(re.search(r"process (\d+)", line)[1])
+        url = re.search(r"postgresql://\S+(?=,)", line)[0]
+        told = [tutorial_run(url, "try-me"), tutorial_run(url, "wrong")]
+        os.kill(process, signal.SIGSTOP)
+        told.append(tutorial_run(url, "try-me"))
+        os.kill(process, signal.SIGCONT)
+        running.stdin.write("\n")
+        running.stdin.close()
+        assert running.wait(60) == 0
+    told.append(tutorial_run(url, "try-me"))
+    assert [status for status, _ in told] == [0, 2, 2, 2]
+    shown = re.findall(
+        r"^Verdict: (\w+)\. Cause: (.*?)\.? Place:", (ROOT / "docs/tutorial/first-run.md").read_text(), re.M | re.S
+    )
+    assert [figureless(f"{verdict} {cause}") for verdict, cause in shown] == [figureless(cause) for _, cause in told]
+
+
+def tutorial_run(url: str, password: str) -> tuple[int, str]:
+    """netdiag's exit status, and verdict and cause as its report says them."""
+    command = [sys.executable, "-m", "netdiag", "run", url, "--quick"]
+    environment = os.environ | {"PGPASSWORD": password}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False)
+    verdict, cause = re.search(r"^Verdict: (\w+)\. Cause: (.*?)\.? Place:", done.stdout, re.M | re.S).groups()
+    return done.returncode, f"{verdict} {cause}"
+
+
+def figureless(text: str) -> str:
+    """On one line, without what differs from run to run: addresses with ports, and times."""
+    return re.sub(r"127\.0\.0\.1:\d+", "SERVER", re.sub(r"\d+(\.\d+)? m?s\b", "TIME", " ".join(text.split())))
