@@ -14,7 +14,7 @@ from probes.model import value
 
 Drawn = Mapping[str, Any]
 SIGNIFICANT_DIGITS = 3
-_REFERENCE = re.compile(r"\$\{([a-z][a-z0-9_]*)\}|\$([a-z][a-z0-9_]*)")
+_REFERENCE = re.compile(r"(?<!\$)(?:\$\{([a-z][a-z0-9_]*)\}|\$([a-z][a-z0-9_]*))")
 
 
 class DrawError(ValueError):

@@ -1,6 +1,6 @@
 """The kinds of fault that a scenario may name, each with its keys: values only, what they do is in inject.py.
 
-``host``, ``at``, ``to`` and ``source`` are hosts of the lab, ``link`` one of its links (``netdiag lab doctor`` lists
+``host``, ``at``, ``to`` and ``source`` are hosts of the lab, ``link`` one of its links (topology.py draws
 both). Times are seconds, sizes bytes, shares 0 to 1.
 """
 
@@ -19,17 +19,20 @@ class FaultError(ValueError):
 
 @value
 class Link:
-    """What the emulator does to a link. ``on_s`` of every ``period_s``; between, the link is as usual."""
+    """What the emulator does to a link; ``there`` is away from the application. With ``on_s``: for so long in every
+    ``period_s``, and as usual between."""
 
     link: str
     direction: Literal["both", "there", "back"] = "both"
     loss: float = 0.0
     burst: float | None = None  # mean frames lost in a row
     add_delay_s: float = 0.0  # on top of the link's usual delay
-    jitter_s: float | None = None
+    jitter_s: float = 0.0
     rate_bps: float | None = None
     queue_bytes: int | None = None
     mtu_drop_bytes: int | None = None  # longer packets vanish without a word
+    duplicate: float = 0.0
+    reorder: float = 0.0
     on_s: float | None = None
     period_s: float | None = None
 
@@ -42,18 +45,21 @@ class Filter:
     answer: Literal["silence", "reset", "prohibited", "port-unreachable"] = "silence"
     chain: Literal["forward", "input", "output"] = "forward"
     protocol: Literal["tcp", "udp", "icmp", "any"] = "tcp"
-    to: str | None = None
     source: str | None = None
+    to: str | None = None
     port: int | None = None  # of the destination
     source_port: int | None = None
-    icmp: str | None = None  # one type of ICMP: "time-exceeded", "echo-request", "echo-reply"
+    except_port: int | None = None  # every destination port but this
+    icmp: Literal["time-exceeded", "echo-request", "echo-reply"] | None = None
+    established: bool = False  # only packets of connections that stand
     share: float = 1.0
     above_per_s: int | None = None  # only what exceeds this rate
+    after_bytes: int | None = None  # only connections that have carried more, both ways together
 
 
 @value
 class Mtu:
-    """A link that narrows. Not signalled: the router's "fragmentation needed" is filtered."""
+    """A link that narrows. Not signalled: "fragmentation needed" of the routers at its ends is filtered."""
 
     link: str
     size: int
@@ -70,16 +76,15 @@ class IdleTimeout:
 
 @value
 class Service:
-    """A server's processes: ended in order, killed, or stopped in their tracks (they keep their sockets)."""
+    """A server: ended in order, killed, or stopped in its tracks (it keeps its sockets)."""
 
-    host: str
     service: str
     action: Literal["stop", "kill", "freeze"]
 
 
 @value
 class Sql:
-    """Statements as the superuser, and those that take them back."""
+    """Statements as the superuser, and those that take them back (they must bear being run twice)."""
 
     host: str
     do: list[str]
@@ -97,15 +102,15 @@ class Setting:
 
 @value
 class Hba:
-    """A line put on top of pg_hba.conf."""
+    """pg_hba.conf turns one host away."""
 
     host: str
-    line: str
+    source: str
 
 
 @value
 class Sessions:
-    """Real sessions held open: all of the slots but ``free``."""
+    """Real sessions of the application's role held open: all of its slots but ``free``."""
 
     host: str
     free: int
@@ -113,7 +118,7 @@ class Sessions:
 
 @value
 class Load:
-    """A client that holds a transaction, or works, on the database, as an application would."""
+    """Sessions that run a statement over and over."""
 
     host: str
     sessions: int
@@ -137,40 +142,44 @@ class Certificate:
 
 @value
 class Impostor:
-    """Something else on the service's port, in the server's place."""
+    """Something else on the database's port of a host, in place of a service."""
 
     host: str
+    service: str
     says: Literal["http", "nothing", "garbage", "close"]
 
 
 @value
 class Record:
-    """The zone, changed at the authoritative server; caches are flushed. Without ``addresses`` the name goes."""
+    """A name of the zone, below its domain, with the addresses of these hosts (or literal ones); none: it is gone.
+
+    ``at``: only this resolver says so. ``chain``: by way of so many aliases with long names.
+    """
 
     name: str
     addresses: list[str]
-    at: str | None = None  # only at this resolver: what the others say stays
-    ttl_s: int = 60
+    at: str | None = None
+    chain: int = 0
 
 
 @value
 class Resolver:
-    """A resolver that cannot reach anybody (SERVFAIL), or declines to answer this host."""
+    """A resolver that cannot reach the zone's server, declines to answer, or keeps nothing in its cache."""
 
     host: str
-    problem: Literal["upstream", "refuses"]
+    problem: Literal["upstream", "refuses", "no-cache"]
 
 
 @value
 class Backend:
-    """A backend that the balancer takes out, as an operator or its health check would."""
+    """A backend that the balancer takes out, as an operator would."""
 
     name: str
 
 
 @value
 class Transit:
-    """One of the two ways between the regions: down, or down for ``down_s`` of every ``period_s``."""
+    """One of the two ways between the regions: gone, or gone for ``down_s`` of every ``period_s``."""
 
     name: str
     down_s: float | None = None
@@ -178,25 +187,44 @@ class Transit:
 
 
 @value
-class Replay:
-    """A replica that receives and does not apply, while the primary writes; or whose replication is cut."""
+class Route:
+    """A router sends what goes to a host's network by the given transit, whatever BGP says."""
+
+    at: str
+    to: str
+    transit: str
+
+
+@value
+class Mss:
+    """A host that remembers a smaller path MTU towards another, and so advertises a smaller MSS."""
 
     host: str
-    problem: Literal["paused", "cut"]
+    to: str
+    size: int
+
+
+@value
+class Stream:
+    """Datagrams from one host to another at a steady rate."""
+
+    source: str
+    to: str
+    bits_per_s: int
 
 
 @value
 class Fill:
-    """A table of the kernel, filled in one namespace: connection tracking, or ephemeral ports towards a host."""
+    """A table of the kernel, filled in one namespace: connection tracking, or local ports (towards ``to``)."""
 
     host: str
     what: Literal["conntrack", "ports"]
-    to: str | None = None
+    to: str
 
 
 @value
 class Startup:
-    """The startup parameters that a YugabyteDB node sends, by a proxy on the wire."""
+    """The startup parameters of a YugabyteDB node, by a proxy on the wire that rewrites the server's own."""
 
     host: str
     version: str
@@ -220,7 +248,9 @@ Fault = (
     | Resolver
     | Backend
     | Transit
-    | Replay
+    | Route
+    | Mss
+    | Stream
     | Fill
     | Startup
 )
@@ -243,7 +273,9 @@ KINDS: dict[str, type[Any]] = {
     "resolver": Resolver,
     "backend": Backend,
     "transit": Transit,
-    "replay": Replay,
+    "route": Route,
+    "mss": Mss,
+    "stream": Stream,
     "fill": Fill,
     "startup": Startup,
 }

@@ -1,8 +1,8 @@
 """What netdiag said of an incident against what it owed. Pure.
 
 1. A must is found where a cause, or a consequence folded under another must, has its code and fits its subject.
-2. Anything else that is named as a cause or a consequence is wrong, unless its code is a ``may``. A must's code at
-   another subject is wrong as well: the right word about the wrong place sends the wrong team.
+2. Anything else that is named as a cause or a consequence is wrong, unless it fits an ``also`` or its code is
+   a ``may``. A must's code at another subject is wrong as well: the right word at the wrong place calls the wrong team.
 3. Notes never count, either way.
 4. The grade is right when the verdict is one of those expected, every must is found and nothing is wrong.
 """
@@ -73,7 +73,8 @@ def grade(verdict: str, named: Iterable[Named], expected: Expectation, addresses
     """``addresses``: every address of each host of the lab, by the host's name."""
     counted = [finding for finding in named if finding.role != NOTE]
     found = {must: any(fits(finding, must, addresses) for finding in counted) for must in expected.must}
-    due = [f for f in counted if any(fits(f, must, addresses) for must in expected.must)]
+    fitting = (*expected.must, *expected.also)
+    due = [f for f in counted if any(fits(f, pattern, addresses) for pattern in fitting)]
     others = [finding for finding in counted if finding not in due]
     return Grade(
         verdict=verdict,

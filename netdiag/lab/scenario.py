@@ -20,6 +20,10 @@
     code = "firewall.drop"
     endpoint = "$place"
 
+    [[expect.also]]                        # where the same fault may be seen as well, and need not
+    code = "firewall.drop"
+    endpoint = "ysql"
+
 Every code that is neither in ``must`` nor in ``may`` must not be named. A scenario without faults or musts is healthy.
 """
 
@@ -70,8 +74,11 @@ class Pattern:
 
 @value
 class Expectation:
+    """``also``: where a must's fault or its consequence is seen from as well, such as through the balancer."""
+
     verdicts: tuple[str, ...]  # any of these is right
     must: tuple[Pattern, ...] = ()
+    also: tuple[Pattern, ...] = ()
     may: frozenset[str] = frozenset()
 
 
@@ -229,13 +236,14 @@ def _draws(found: dict[str, Any], source: str) -> dict[str, Range | Choice]:
 
 
 def _check_expectation(found: dict[str, Any], source: str) -> None:
-    _no_unknown(found, ("verdict", "must", "may", "must_not"), source, "expect.")
+    _no_unknown(found, ("verdict", "must", "also", "may", "must_not"), source, "expect.")
     if "verdict" not in found:
         raise ScenarioError(f"{source}: expect.verdict is missing")
-    for index, must in enumerate(found.get("must", ())):
-        _no_unknown(must, ("code", *_TEXT_PARTS, *_NUMBER_PARTS), source, f"expect.must[{index}].")
-        if "code" not in must:
-            raise ScenarioError(f"{source}: expect.must[{index}].code is missing")
+    for which in ("must", "also"):
+        for index, pattern in enumerate(found.get(which, ())):
+            _no_unknown(pattern, ("code", *_TEXT_PARTS, *_NUMBER_PARTS), source, f"expect.{which}[{index}].")
+            if "code" not in pattern:
+                raise ScenarioError(f"{source}: expect.{which}[{index}].code is missing")
     for verdict in _verdicts(found["verdict"]):
         if verdict not in VERDICTS:
             raise ScenarioError(f"{source}: expect.verdict: must be one of {', '.join(VERDICTS)}")
@@ -245,6 +253,9 @@ def _check_expectation(found: dict[str, Any], source: str) -> None:
 def _check_may(found: dict[str, Any], source: str) -> None:
     must = {each["code"] for each in found.get("must", ())}
     allowed = consequences(must)
+    for also in found.get("also", ()):
+        if also["code"] not in must | allowed:
+            raise ScenarioError(f"{source}: expect.also: {also['code']} is neither a must nor its consequence")
     for code in found.get("may", ()):
         if code not in allowed:
             raise ScenarioError(
@@ -274,5 +285,6 @@ def _expectation(filled: Mapping[str, Any]) -> Expectation:
     return Expectation(
         verdicts=_verdicts(filled["verdict"]),
         must=tuple(Pattern(**must) for must in filled.get("must", ())),
+        also=tuple(Pattern(**also) for also in filled.get("also", ())),
         may=frozenset(filled.get("may", ())),
     )
