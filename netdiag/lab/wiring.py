@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -58,12 +59,12 @@ def _write_sysctls(host: Host, ecmp: bool) -> None:
 
 
 def _write_etc(folder: Path, host: str, topology: Topology) -> None:
-    """``ip netns exec`` mounts these over /etc."""
+    """``ip netns exec`` mounts these over /etc. Servers look their machine's name up when they start."""
     folder.mkdir(parents=True)
     servers = "".join(f"nameserver {topology.address(name)}\n" for name in RESOLVERS)
     (folder / "resolv.conf").write_text(servers)
     own = "".join(f"{topology.address(host, family)} {host}.{DOMAIN} {host}\n" for family in _FAMILIES)
-    (folder / "hosts").write_text(f"127.0.0.1 localhost\n::1 localhost\n{own}")
+    (folder / "hosts").write_text(f"127.0.0.1 localhost {socket.gethostname()}\n::1 localhost\n{own}")
     if Path("/etc/nsswitch.conf").exists():
         (folder / "nsswitch.conf").write_text("passwd: files\ngroup: files\nhosts: files dns\nservices: files\n")
 

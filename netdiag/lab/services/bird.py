@@ -51,7 +51,7 @@ def configure(topology: Topology, host: Host) -> str:
         [
             f"log stderr all;\nrouter id {topology.address(host.name)};",
             "protocol device { scan time 5; }",
-            f"protocol direct {{ ipv4; ipv6; interface {_announced(topology, host)}; }}",
+            'protocol direct { ipv4; ipv6; interface "*"; }',
             'protocol bfd { interface "*" { interval 300 ms; idle tx interval 300 ms; multiplier 8; }; }',
             *_kernel(topology),
             *_static(topology, host),
@@ -59,12 +59,6 @@ def configure(topology: Topology, host: Host) -> str:
             "",
         ]
     )
-
-
-def _announced(topology: Topology, host: Host) -> str:
-    """A network is told by its own autonomous system: the links between are the transits'."""
-    own = [port.interface for port in topology.ports(host.name) if topology.network(port.network).asn == host.asn]
-    return ", ".join(f'"{name}"' for name in own)
 
 
 def _kernel(topology: Topology) -> Iterator[str]:
@@ -101,7 +95,7 @@ def _peer(topology: Topology, host: Host, own: Port, other: Port, family: Family
         f"protocol bgp {name} {{\n{_TIMERS}"
         f"  local {near} as {host.asn};\n"
         f"  neighbor {far} as {topology_asn(topology, other)};\n"
-        f"  ipv{family} {{ {_import(topology, other)} {_export(host)} }};\n}}"
+        f"  ipv{family} {{ {_import(topology, other)} {_export(topology, host, family)} }};\n}}"
     )
 
 
@@ -110,7 +104,9 @@ def _import(topology: Topology, other: Port) -> str:
     return f"import filter {{ bgp_local_pref = {preference}; accept; }};" if preference else "import all;"
 
 
-def _export(host: Host) -> str:
-    """A transit passes everything on; an edge tells only its own region: it is nobody's transit."""
-    own = "RTS_DEVICE, RTS_STATIC"
-    return f"export where source ~ [{own}, RTS_BGP];" if host.name in TRANSITS else f"export where source ~ [{own}];"
+def _export(topology: Topology, host: Host, family: Family) -> str:
+    """A transit passes everything on; an edge tells its own system's networks alone: it is nobody's transit."""
+    if host.name in TRANSITS:
+        return "export where source ~ [RTS_DEVICE, RTS_BGP];"
+    own = ", ".join(network.cidr(family) for network in topology.networks if network.asn == host.asn)
+    return f"export where source ~ [RTS_DEVICE, RTS_STATIC] && net ~ [{own}];"
