@@ -52,7 +52,7 @@ def compile_report(run: Run, diagnosis: Diagnosis) -> Report:
         title=f"{ticket.id} - Customer Escalation Summary" if ticket.id else "netdiag - Network Diagnosis Summary",
         ticket=ticket.id,
         header=_header(ticket),
-        summary=_summary(diagnosis),
+        summary=_summary(run, diagnosis),
         description=_description(run, diagnosis),
         root_causes=_root_causes(diagnosis, numbered),
         technical_details=technical_details(run, diagnosis, numbered),
@@ -107,15 +107,24 @@ def _causes(diagnosis: Diagnosis) -> tuple[Finding, ...]:
     return tuple(finding for finding in diagnosis.findings if finding.role is FindingRole.CAUSE)
 
 
-def _summary(diagnosis: Diagnosis) -> Summary:
+def _summary(run: Run, diagnosis: Diagnosis) -> Summary:
     first = next(iter(_causes(diagnosis)), None)
     return Summary(
         verdict=diagnosis.verdict,
         cause=first.statement if first else _no_cause(diagnosis.verdict),
         place=place(first.subject) if first else "none",
         confidence=first.confidence if first else None,
+        how_sure=_how_sure(run, diagnosis, first),
         action=_first_action(diagnosis),
     )
+
+
+def _how_sure(run: Run, diagnosis: Diagnosis, cause: Finding | None) -> str:
+    """The cause's confidence; of a healthy verdict, the rarest fault that it excludes."""
+    if cause is not None:
+        return "no honest number" if cause.confidence is None else f"{cause.confidence:.2f}"
+    seen = detection(run) if diagnosis.verdict is Verdict.HEALTHY else None
+    return "none" if seen is None else f"95% that no fault hits {percent(seen.rarest)} of attempts or more"
 
 
 def _no_cause(verdict: Verdict) -> str:
@@ -141,28 +150,22 @@ def _first_action(diagnosis: Diagnosis) -> str:
 def _description(run: Run, diagnosis: Diagnosis) -> tuple[str, ...]:
     reported = (f"Reported: {run.plan.ticket.summary}",) if run.plan.ticket.summary else ()
     caught = (_caught(detection(run)),) if diagnosis.verdict is Verdict.HEALTHY else ()
-    return (_opening(diagnosis), *caught, *reported, _measured(run))
+    return (_opening(run, diagnosis), *caught, *reported, _measured(run))
 
 
-def _opening(diagnosis: Diagnosis) -> str:
-    summary = _summary(diagnosis)
+def _opening(run: Run, diagnosis: Diagnosis) -> str:
+    summary = _summary(run, diagnosis)
     others = len(_causes(diagnosis)) - 1
     more = f" {others} more root cause{'s' if others > 1 else ''} below." if others > 0 else ""
-    sure = confidence(summary.confidence)
     return (
         f"Verdict: {summary.verdict}. Cause: {_sentence(summary.cause)} "
-        f"Place: {summary.place}. Confidence: {sure}.{more}"
+        f"Place: {summary.place}. Confidence: {summary.how_sure}.{more}"
     )
 
 
 def _sentence(text: str) -> str:
     stripped = text.rstrip()
     return stripped if stripped.endswith((".", "!", "?")) else f"{stripped}."
-
-
-def confidence(number: float | None) -> str:
-    """Two decimals, or that there is no honest number."""
-    return "not stated" if number is None else f"{number:.2f}"
 
 
 def _caught(seen: Detection | None) -> str:

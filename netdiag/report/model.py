@@ -105,6 +105,7 @@ class Summary:
     cause: str
     place: str
     confidence: float | None  # 0..1, of the first cause
+    how_sure: str  # the same in words; of a healthy verdict, what it excludes
     action: str
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from netdiag.report.compile import confidence
 from netdiag.report.model import Report
 
 
@@ -13,7 +12,7 @@ def five_lines(report: Report) -> str:
         ("Verdict", str(told.verdict)),
         ("Cause", told.cause),
         ("Place", told.place),
-        ("Confidence", confidence(told.confidence)),
+        ("Confidence", told.how_sure),
         ("Do now", told.action),
     )
     return "\n".join(f"{label + ':':<12}{text}" for label, text in pairs)
