@@ -31,7 +31,5 @@ def _listing() -> str:
 
 
 def _headline(text: str) -> str:
-    """What the page says first, without its Markdown title."""
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    first = lines[0] if lines else ""
-    return first if len(first) <= 90 else first[:89].rsplit(" ", 1)[0] + "…"
+    """What the page's title says after its code."""
+    return text.partition("\n")[0].partition(": ")[2]

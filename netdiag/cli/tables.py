@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from probes.model import Measurement
 
 MOST_ROWS = 40
 WIDEST_CELL = 60
+WIDEST_TABLE = 120  # a wider one is told row by row, for no terminal shows its columns as columns
 
 
 def measurement_lines(measurement: Measurement[Any]) -> Iterator[str]:
@@ -57,10 +59,28 @@ def _text(item: Any) -> str:
 
 
 def _table(rows: list[dict[str, str]], indent: str) -> Iterator[str]:
+    shown = rows[:MOST_ROWS]
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    widths = {name: max(len(name), *(len(row.get(name, "-")) for row in rows[:MOST_ROWS])) for name in columns}
-    yield indent + "  ".join(name.ljust(widths[name]) for name in columns).rstrip()
-    for row in rows[:MOST_ROWS]:
-        yield indent + "  ".join(row.get(name, "-").ljust(widths[name]) for name in columns).rstrip()
+    widths = {name: max(len(name), *(len(row.get(name, "-")) for row in shown)) for name in columns}
+    if len(indent) + sum(widths.values()) + 2 * (len(columns) - 1) <= WIDEST_TABLE:
+        yield indent + "  ".join(name.ljust(widths[name]) for name in columns).rstrip()
+        for row in shown:
+            yield indent + "  ".join(row.get(name, "-").ljust(widths[name]) for name in columns).rstrip()
+    else:
+        for row in shown:
+            yield from _paragraph(row, indent)
     if len(rows) > MOST_ROWS:
         yield f"{indent}... {len(rows) - MOST_ROWS} more (--format json has all)"
+
+
+def _paragraph(row: dict[str, str], indent: str) -> list[str]:
+    """``- name=value name=value ...``, as many lines as it takes."""
+    pairs = " ".join(f"{name}={cell}" for name, cell in row.items())
+    return textwrap.wrap(
+        pairs,
+        WIDEST_TABLE,
+        initial_indent=f"{indent}- ",
+        subsequent_indent=f"{indent}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
