@@ -101,6 +101,7 @@ class EchoSeries:
     samples: tuple[EchoSample, ...]
     timestamp_source: TimestampSource
     socket: str  # "datagram" or "raw"
+    reordered: int = 0  # replies that came after one of a later request (RFC 4737)
 
 
 @value

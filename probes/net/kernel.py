@@ -24,7 +24,8 @@ from probes.exchanges import (
     TlsRequest,
 )
 from probes.failures import timed_out
-from probes.net import datagram, dns, echo, lookup, privileges, resolver, route
+from probes.net import datagram, dns, lookup, privileges, resolver, route
+from probes.net.echo import Echoes
 from probes.net.pacing import Pacing
 from probes.net.raw import RawStream
 from probes.net.stream import TcpStream
@@ -49,6 +50,7 @@ class KernelNetwork:
     ) -> None:
         self._clock = clock
         self._pacing = Pacing(clock, packets_per_second, connections_per_second)
+        self._echoes = Echoes(clock, self._pacing)
         self._resolver_path = resolver_path
 
     async def lookup(self, host: str, timeout_s: float) -> HostLookup:
@@ -77,7 +79,7 @@ class KernelNetwork:
 
     async def echo(self, request: EchoRequest) -> EchoSeries:
         """Raises ProbeUnavailable where neither kind of ICMP socket may be opened."""
-        return await echo.echo(request, self._clock, self._pacing)
+        return await self._echoes.measure(request)
 
     async def datagram(self, request: DatagramRequest) -> DatagramReply:
         await self._pacing.packet()

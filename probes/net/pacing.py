@@ -45,6 +45,10 @@ class Pacing:
     async def packet(self) -> None:
         await self._packets.wait()
 
+    def reserve_packet(self) -> float:
+        """Take the next packet's slot, for those who do not wait by sleeping; how many seconds from now it is."""
+        return self._packets.reserve()
+
     async def connection(self, address: str) -> None:
         """A connection is paced per address first, then as a packet."""
         pacer = self._connections.get(address)

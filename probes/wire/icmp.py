@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
+from collections.abc import Callable
 
 from probes.model import value
 
@@ -19,6 +20,7 @@ _IPV6_HEADER = 40
 _TCP, _UDP = 6, 17
 _PORTS = {_TCP, _UDP}
 _ECHOES = {1, 58}
+ECHO_HEADER_BYTES = 8
 
 
 class MalformedPacket(ValueError):
@@ -69,6 +71,30 @@ def decode_echo(data: bytes) -> Echo:
         raise MalformedPacket("shorter than an ICMP echo header")
     kind, code, _checksum, identifier, sequence = _ECHO.unpack_from(data)
     return Echo(type=kind, code=code, identifier=identifier, sequence=sequence, payload=data[_ECHO.size :])
+
+
+def echo_packets(family: int, identifier: int, payload: bytes) -> Callable[[int], bytes]:
+    """encode_echo() for many sequence numbers: the payload is summed once (RFC 1624's arithmetic)."""
+    kind = ECHO_REQUEST[family]
+    total = 0 if family == 6 else (kind << 8) + identifier + (~internet_checksum(payload) & 0xFFFF)
+
+    def packet(sequence: int) -> bytes:
+        checksum = 0
+        if family == 4:
+            folded = total + sequence
+            folded = (folded & 0xFFFF) + (folded >> 16)
+            checksum = ~((folded & 0xFFFF) + (folded >> 16)) & 0xFFFF
+        return _ECHO.pack(kind, 0, checksum, identifier, sequence) + payload
+
+    return packet
+
+
+def echo_header(data: bytes, offset: int = 0) -> tuple[int, int, int]:
+    """Type, identifier and sequence of an echo message that begins at ``offset``. Raises MalformedPacket."""
+    if len(data) < offset + _ECHO.size:
+        raise MalformedPacket("shorter than an ICMP echo header")
+    kind, _code, _checksum, identifier, sequence = _ECHO.unpack_from(data, offset)
+    return kind, identifier, sequence
 
 
 def without_ipv4_header(packet: bytes) -> bytes:

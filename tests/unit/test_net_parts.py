@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from probes.exchanges import ResolverConfig, TimestampSource
 from probes.net.certificate import CertificateNames, certificate_facts, dns_name_matches, end_point_digest, names_match
-from probes.net.echo import round_trip
+from probes.net.engine.moment import round_trip
 from probes.net.pacing import Pacer, Pacing
 from probes.net.resolver import parse_resolver_config, read_resolver_config
 from probes.net.sockets import canonical, family_of, socket_address

@@ -1,0 +1,171 @@
+"""One series of echoes to one address: when each is due, what became of it. No sockets, no clock of its own.
+
+How an echo ends
+1. A reply counts with the right source, identifier, sequence and payload; the first one settles the echo, further
+   ones are its duplicates.
+2. Within ``timeout_s`` it is ANSWERED; later it is LATE, as long as the series waits: one more timeout after the last
+   echo's own.
+3. A reply whose sequence is below one that had arrived before is reordered (RFC 4737, 3.2).
+4. An ICMP error settles the echo that it quotes. What this host could not send is NOT_SENT.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+from dataclasses import dataclass
+
+from probes.exchanges import EchoRequest, EchoSample, EchoSeries, TimestampSource
+from probes.failures import from_icmp, timed_out
+from probes.model import Failure, IcmpError, Outcome
+from probes.net.engine.moment import Moment, round_trip, stepped
+from probes.net.sockets import canonical, family_of
+
+MOST_ECHOES = 65536  # the sequence number has 16 bits
+TOKEN_BYTES = 8
+JITTER = 0.1  # of the interval, to either side: no phase lock with what is periodic on the path (RFC 2330 11.1)
+_CLOSEST = 0.5  # of the interval: what pacing held back is not made up for by haste
+
+_BEST_FIRST = [TimestampSource.KERNEL_RX_TX, TimestampSource.KERNEL_RX, TimestampSource.USER]
+
+
+@dataclass(slots=True)
+class Probe:
+    """One echo request; monotonic times in seconds, stamps in nanoseconds since the epoch."""
+
+    series: Series
+    sequence: int
+    sent: Moment
+    transmit_ns: int | None = None
+    receive_ns: int | None = None
+    answered_monotonic: float | None = None
+    duplicates: int = 0
+    icmp: IcmpError | None = None
+    not_sent: Failure | None = None
+    wire: int = -1  # sequence number on the wire, which counts over all series
+
+
+class Series:
+    """The state of one series, ``number`` among those of its engine. Raises ValueError for an impossible count."""
+
+    def __init__(self, request: EchoRequest, start: float, chance: random.Random, number: int = 0) -> None:
+        if not 0 < request.count <= MOST_ECHOES:
+            raise ValueError(f"count {request.count} is not within 1 and {MOST_ECHOES}")
+        self.request, self.due, self.number = request, start, number
+        self.address = printed(request.address)
+        self.token = chance.randbytes(min(TOKEN_BYTES, request.payload_bytes))
+        self.payload = self.token + chance.randbytes(request.payload_bytes - len(self.token))
+        self.probes: list[Probe] = []
+        self.reordered = 0
+        self._chance, self._start = chance, start
+        self._unsettled = 0
+        self._highest = -1
+        self._last_sent = start
+
+    @property
+    def all_sent(self) -> bool:
+        return len(self.probes) == self.request.count
+
+    @property
+    def finished(self) -> bool:
+        return self._unsettled == 0 and self.all_sent
+
+    @property
+    def deadline(self) -> float:
+        """When the wait for answers ends, once all is sent."""
+        return self._last_sent + 2 * self.request.timeout_s
+
+    def sent(self, moment: Moment) -> Probe:
+        """The next echo is on its way."""
+        self._unsettled += 1
+        return self._append(moment)
+
+    def failed(self, moment: Moment, failure: Failure) -> None:
+        """The next echo could not be sent."""
+        self._append(moment).not_sent = failure
+
+    def _append(self, moment: Moment) -> Probe:
+        probe = Probe(self, len(self.probes), moment)
+        self.probes.append(probe)
+        self._last_sent = moment.monotonic
+        self.due = max(self._nominal(len(self.probes)), moment.monotonic + _CLOSEST * self.request.interval_s)
+        return probe
+
+    def _nominal(self, ordinal: int) -> float:
+        """Jittered; the last is never later than without jitter, so that a series keeps to its time."""
+        interval = self.request.interval_s
+        jitter = self._chance.uniform(-JITTER, JITTER if ordinal < self.request.count - 1 else 0.0)
+        return self._start + (ordinal + jitter) * interval
+
+    def answered(self, probe: Probe, stamp_ns: int | None, read: Moment) -> None:
+        """``stamp_ns`` is the kernel's receive stamp; ``read`` is when we saw the reply."""
+        if probe.answered_monotonic is not None:
+            probe.duplicates += 1
+            return
+        if probe.sequence < self._highest:
+            self.reordered += 1
+        self._highest = max(self._highest, probe.sequence)
+        self._settle(probe, stamp_ns, read)
+
+    def error(self, probe: Probe, icmp: IcmpError, stamp_ns: int | None, read: Moment) -> None:
+        if probe.answered_monotonic is None:
+            probe.icmp = icmp
+            self._settle(probe, stamp_ns, read)
+
+    def _settle(self, probe: Probe, stamp_ns: int | None, read: Moment) -> None:
+        probe.answered_monotonic = read.monotonic
+        probe.receive_ns = None if stepped(probe.sent, read) else stamp_ns
+        self._unsettled -= 1
+
+    def result(self, kind: str, expected: TimestampSource) -> EchoSeries:
+        """``expected``: the clock to name where nothing was timed."""
+        timed = [_time(probe) for probe in self.probes]
+        sources = {source for rtt_s, source in timed if rtt_s is not None}
+        start = next((probe.sent.monotonic for probe in self.probes if probe.not_sent is None), 0.0)
+        return EchoSeries(
+            samples=tuple(_sample(probe, rtt_s, start) for probe, (rtt_s, _) in zip(self.probes, timed, strict=True)),
+            timestamp_source=max(sources, key=_BEST_FIRST.index, default=expected),
+            socket=kind,
+            reordered=self.reordered,
+        )
+
+
+def printed(address: str) -> str:
+    """As recvmsg() shows the source of a packet from there."""
+    family = family_of(address)
+    return socket.inet_ntop(family, socket.inet_pton(family, address.partition("%")[0]))
+
+
+def _sample(probe: Probe, rtt_s: float | None, start: float) -> EchoSample:
+    outcome, failure = _verdict(probe, rtt_s)
+    return EchoSample(
+        sequence=probe.sequence,
+        sent_s=probe.sent.monotonic - start if outcome is not Outcome.NOT_SENT else None,
+        outcome=outcome,
+        rtt_s=rtt_s,
+        duplicates=probe.duplicates,
+        failure=failure,
+    )
+
+
+def _verdict(probe: Probe, rtt_s: float | None) -> tuple[Outcome, Failure | None]:
+    if probe.not_sent is not None:
+        return Outcome.NOT_SENT, probe.not_sent
+    if rtt_s is None:
+        return Outcome.LOST, timed_out("receive")
+    request = probe.series.request
+    if probe.icmp is not None:
+        return from_icmp(probe.icmp, "receive", canonical(request.address))
+    return (Outcome.LATE if rtt_s > request.timeout_s else Outcome.ANSWERED), None
+
+
+def _time(probe: Probe) -> tuple[float | None, TimestampSource]:
+    if probe.not_sent is not None or probe.answered_monotonic is None:
+        return None, TimestampSource.USER
+    return round_trip(
+        sent_monotonic=probe.sent.monotonic,
+        answered_monotonic=probe.answered_monotonic,
+        transmit_ns=probe.transmit_ns,
+        sent_wall_ns=probe.sent.wall_ns,
+        receive_ns=probe.receive_ns,
+    )
