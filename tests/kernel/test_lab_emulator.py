@@ -21,7 +21,7 @@ from random import Random, SystemRandom
 import pytest
 
 from netdiag.lab.emulator import Emulator, EmulatorError, LinkControl, LinkSettings, SettingsError, Window
-from tests.kernel.emulated import RIGHT, RIGHT6, EmulatedLine, capture, emulated_line, numbered
+from tests.kernel.emulated import LEFT, RIGHT, RIGHT6, EmulatedLine, capture, emulated_line, numbered
 from tests.kernel.netns import Namespace, namespaces
 
 pytestmark = pytest.mark.kernel
@@ -132,13 +132,16 @@ def test_the_loss_that_arrives_is_the_set_one_and_the_counted_one(line: Emulated
 
 
 @pytest.mark.needs("tcpdump")
-def test_the_same_seed_loses_the_same_packets(line: EmulatedLine) -> None:
+def test_the_same_seed_loses_the_same_packets() -> None:
     patterns = []
-    line.left.ip("neigh", "replace", RIGHT, "lladdr", _mac(line.right), "dev", "wan", "nud", "permanent")
-    for seed in (11, 11, 12):
-        line.control.set(THERE, LinkSettings(loss=0.2, burst=3.0), seed=seed)
-        patterns.append(arrived(line, 300))
-    line.left.ip("neigh", "del", RIGHT, "dev", "wan")
+    with emulated_line() as line, line.right.inside(_sink):
+        # Nothing but the numbered packets may cross: a neighbour solicitation would shift the pattern.
+        for host, other, address in ((line.left, line.right, RIGHT), (line.right, line.left, LEFT)):
+            host.sysctl(net__ipv6__conf__all__disable_ipv6=1)
+            host.ip("neigh", "replace", address, "lladdr", _mac(other), "dev", "wan", "nud", "permanent")
+        for seed in (11, 11, 12):
+            line.control.set(THERE, LinkSettings(loss=0.2, burst=3.0), seed=seed)
+            patterns.append(arrived(line, 300))
     assert patterns[0] == patterns[1]
     assert patterns[0] != patterns[2]
 
@@ -155,8 +158,10 @@ def test_duplicates_and_reordering_arrive_as_counted(line: EmulatedLine, dice: R
     seen = arrived(line, 2000)
     after = line.control.counters()[THERE]
     late = sum(number < max(seen[:place], default=-1) for place, number in enumerate(seen))
-    assert len(seen) - 2000 == after.duplicated - before.duplicated > 0
-    assert late == after.reordered - before.reordered > 0
+    # Beside the 2,000 a neighbour solicitation or two may have crossed, and have been doubled or overtaken.
+    assert late > 0 < len(seen) - 2000
+    assert 0 <= after.duplicated - before.duplicated - (len(seen) - 2000) <= 5
+    assert 0 <= after.reordered - before.reordered - late <= 5
     assert set(seen) == set(range(2000))
 
 

@@ -209,6 +209,14 @@ def test_new_settings_do_not_wait_for_frames_of_the_old_ones() -> None:
     assert due(way, 0.2) == pytest.approx(0.25)
 
 
+def test_frames_that_left_half_a_millisecond_after_their_time_are_counted() -> None:
+    way = direction()
+    for ordinal, after in enumerate((0.0, 4e-4, 6e-4, 0.1), 1):
+        way.offer(100, 1.0)
+        way.left(ordinal, 100, after)
+    assert way.counters().late == 2
+
+
 def test_the_counters_balance(dice: Random) -> None:
     settings = LinkSettings(loss=0.1, rate_bps=1e6, queue_bytes=5000, duplicate=0.2, mtu_drop_bytes=900)
     way = direction(settings, seed=dice.getrandbits(32))

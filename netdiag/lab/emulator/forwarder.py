@@ -113,14 +113,14 @@ class Forwarder:
     def _send_due(self) -> None:
         waiting = self._waiting
         while waiting and waiting[0][0] <= time.monotonic():
-            _, _, ordinal, out, direction, frame = heapq.heappop(waiting)
+            due, _, ordinal, out, direction, frame = heapq.heappop(waiting)
             self._waiting_bytes -= len(frame)
             try:
                 out.send(frame)
             except OSError:  # EMSGSIZE, ENETDOWN, ENOBUFS: the outgoing side drops it, as a real one would
                 direction.gave_up(DropReason.SEND)
             else:
-                direction.left(ordinal, len(frame))
+                direction.left(ordinal, len(frame), time.monotonic() - due)
 
 
 def _be_punctual() -> None:

@@ -28,6 +28,7 @@ from netdiag.lab.emulator.settings import LinkSettings
 from probes.model import value
 
 PLAIN_WIRE = LinkSettings()
+LATE_S = 5e-4
 
 
 class DropReason(StrEnum):
@@ -53,6 +54,7 @@ class Counters:
     duplicated: int
     reordered: int  # left after a frame that had come later (RFC 4737)
     waiting: int
+    late: int  # left more than LATE_S after their time: how far to trust the delays, on a busy machine without root
 
     def lost(self) -> int:
         """Frames dropped for any reason."""
@@ -71,7 +73,7 @@ class Direction:
         self.offered = 0
         self.dropped = dict.fromkeys(DropReason, 0)
         self._received_bytes = self._forwarded = self._forwarded_bytes = self._duplicated = self._reordered = 0
-        self._waiting = 0
+        self._waiting = self._late = 0
         self._newest_sent = 0
         self._free = 0.0
         self.put_in_force((), now=0.0)
@@ -126,8 +128,9 @@ class Direction:
         self._received_bytes += length
         self.drop(reason)
 
-    def left(self, ordinal: int, length: int) -> None:
-        """The frame that was the ``ordinal``-th offered was handed on."""
+    def left(self, ordinal: int, length: int, after_s: float = 0.0) -> None:
+        """The frame that was the ``ordinal``-th offered was handed on, ``after_s`` later than it should."""
+        self._late += after_s > LATE_S
         self._waiting -= 1
         self._forwarded += 1
         self._forwarded_bytes += length
@@ -151,6 +154,7 @@ class Direction:
             duplicated=self._duplicated,
             reordered=self._reordered,
             waiting=self._waiting,
+            late=self._late,
         )
 
     def _in_force(self, now: float) -> LinkSettings:
