@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from netdiag.cli.lab import lab_app
 from netdiag.cli.output import UserError
 
 HELP = "Measure a network incident, name its causes with evidence, and write the escalation report."
@@ -234,3 +235,4 @@ def plan_check(
 
 
 app.add_typer(plan_app, name="plan")
+app.add_typer(lab_app, name="lab")

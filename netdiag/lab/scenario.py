@@ -3,7 +3,7 @@
     name = "firewall-drop"                 # the file's name
     title = "The firewall drops every SYN to one database"
     row = 5                                # of the mission table in PRODUCT.md
-    family = "ipv4"                        # addresses that the plan names: ipv4, ipv6 or both
+    family = "ipv4"                        # the plan has addresses of this family; "both", the default: names
 
     [draw]
     place = { of = ["db-east", "db-west"] }
@@ -184,7 +184,7 @@ def _scenario(document: dict[str, Any], source: str) -> Scenario:
     _check_keys(document, source)
     if f"{document['name']}.toml" != source:
         raise ScenarioError(f"{source}: name: must be the file's own name")
-    if document.get("family", "ipv4") not in FAMILIES:
+    if document.get("family", "both") not in FAMILIES:
         raise ScenarioError(f"{source}: family: must be one of {', '.join(FAMILIES)}")
     if document.get("row", 1) not in ROWS:
         raise ScenarioError(f"{source}: row: must be a line of the mission table, 1 to 21")
@@ -193,7 +193,7 @@ def _scenario(document: dict[str, Any], source: str) -> Scenario:
         name=document["name"],
         title=document["title"],
         row=document.get("row"),
-        family=document.get("family", "ipv4"),
+        family=document.get("family", "both"),
         implemented=document.get("implemented", True),
         quick=document.get("quick", False),
         fast=document.get("fast", False),

@@ -196,7 +196,7 @@ def test_look_alikes_compounds_and_the_ticket_are_there() -> None:
     assert sum(len(scenario.expect.get("must", ())) > 1 for scenario in ALL) >= 8
     assert "ce1006" in {scenario.name for scenario in ALL}
     assert 6 <= sum(scenario.fast for scenario in ALL) <= 8
-    assert {"ipv4", "ipv6"} <= {scenario.family for scenario in ALL}
+    assert {"both", "ipv6"} <= {scenario.family for scenario in ALL}
 
 
 def test_a_name_is_found_or_guessed() -> None:
