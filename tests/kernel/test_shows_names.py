@@ -1,0 +1,130 @@
+"""The command line between real hosts whose names come from real resolvers: what DNS did wrong, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.command_line import Ran
+from tests.kernel.incident import CLOSED, NAME, NOBODY, RESOLVERS, SERVER, STALE, Incident, incident, resolv_conf
+
+pytestmark = [pytest.mark.kernel, pytest.mark.needs("nft", "knotd", "unbound")]
+FIRST, SECOND = RESOLVERS
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Iterator[Incident]:
+    with incident(tmp_path_factory.mktemp("incident")) as made:
+        yield made
+
+
+def only(ran: Ran, code: str, status: int = 2) -> dict:
+    assert (ran.causes, ran.status) == ([code], status), ran
+    return ran.cause(code)
+
+
+def healthy(ran: Ran) -> None:
+    assert (ran.causes, ran.found("consequence"), ran.status) == ([], [], 0), ran
+
+
+@pytest.mark.parametrize("host", [NAME, f"{NAME}.", "alias.incident.test", "DB.Incident.TEST"])
+def test_a_name_that_resolves(place, host):
+    healthy(place.netdiag(place.dsn_of(host)))
+
+
+def test_the_certificate_is_checked_against_the_name(place):
+    settings = {"sslmode": "verify-full", "sslrootcert": str(place.tls.authority)}
+    healthy(place.netdiag(place.dsn_of(NAME, **settings)))
+    only(place.netdiag(place.dsn_of("alias.incident.test", **settings)), "db.tls-invalid")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("db.lame.test", "SERVFAIL"), ("db.bogus.test", "DNSSEC validation failed")]
+)
+def test_servfail(place, name, said):
+    """lame.test: its server does not know it. bogus.test: its signatures are missing."""
+    with place.resolvers(SECOND):
+        cause = only(place.netdiag(place.dsn_of(name)), "dns.servfail")
+    assert (cause["subject"]["name"], cause["subject"]["resolver"]) == (name, SECOND)
+    assert said in cause["statement"]
+
+
+def test_servfail_of_every_resolver_is_said_of_each(place):
+    ran = place.netdiag(place.dsn_of("db.lame.test"))
+    assert (ran.causes, ran.status) == (["dns.servfail"] * 2, 2), ran
+
+
+@pytest.mark.parametrize("name", ["nothing.incident.test", "db.invalid"])
+def test_nxdomain(place, name):
+    ran = place.netdiag(place.dsn_of(name))
+    cause = only(ran, "dns.nxdomain")
+    assert cause["subject"]["name"] == name
+    assert (FIRST in cause["statement"], SECOND in cause["statement"]) == (True, True)
+    assert not {"db.port-closed", "firewall.drop", "link.loss"} & ran.ruled_out(), "nothing was connected to"
+
+
+def test_a_dead_resolver_before_a_good_one(place):
+    with place.at_router("forward", f"ip daddr {FIRST} drop"):
+        ran = place.netdiag(place.dsn_of(NAME))
+    cause = only(ran, "dns.resolver-down")
+    assert cause["subject"]["resolver"] == FIRST
+    (names,) = ran.measurements("names")
+    assert names["data"]["system"]["seconds"] == pytest.approx(5.0, abs=1.0), "what glibc makes of it (FACTS 6.1)"
+
+
+def test_a_dead_resolver_behind_a_good_one_costs_nothing_yet(place):
+    with place.at_router("forward", f"ip daddr {SECOND} drop"):
+        cause = only(place.netdiag(place.dsn_of(NAME), user=NOBODY), "dns.resolver-down", status=1)
+    assert cause["subject"]["resolver"] == SECOND
+
+
+def test_the_only_resolver_is_dead(place):
+    with place.resolvers(SECOND), place.at_router("forward", f"ip daddr {SECOND} drop"):
+        cause = only(place.netdiag(place.dsn_of(NAME)), "dns.resolver-down")
+    assert cause["subject"]["resolver"] == SECOND
+
+
+def test_a_resolver_that_is_not_running_is_told_from_one_that_is_dropped(place):
+    with place.resolvers(CLOSED, SECOND):
+        cause = only(place.netdiag(place.dsn_of(NAME)), "dns.resolver-down", status=1)
+    assert cause["subject"]["resolver"] == CLOSED
+    assert "refuses port 53" in cause["statement"]
+
+
+@pytest.mark.parametrize("first", RESOLVERS)
+def test_a_stale_record(place, first):
+    """FIRST gives an address that the service has left; it counts in full where this host asks FIRST first."""
+    rest = [address for address in RESOLVERS if address != first]
+    with place.resolvers(first, *rest):
+        ran = place.netdiag(place.dsn_of(STALE))
+    cause = only(ran, "dns.stale-record", status=2 if first == FIRST else 1)
+    assert (cause["subject"]["address"], cause["subject"]["resolver"]) == (CLOSED, FIRST)
+    assert SERVER in cause["statement"]
+    assert [finding["code"] for finding in ran.found("consequence")] == ["db.port-closed"]
+
+
+def test_truncation_never_came_so_a_closed_tcp_port_53_is_a_note(place):
+    with place.at_router("forward", f"ip daddr {FIRST} tcp dport 53 drop"):
+        ran = place.netdiag(place.dsn_of(NAME))
+    healthy(ran)
+    assert [note["code"] for note in ran.found("note")] == ["dns.tcp-blocked"]
+
+
+def test_aaaa_queries_that_are_dropped(place):
+    """The 5 s x k fingerprint: every look-up that asks for both types waits for the one that never comes."""
+    offset = (8 + 12 + len(NAME) + 2) * 8  # bits: UDP, DNS header, the name's labels with their end; QTYPE follows
+    with place.at_router("forward", f"udp dport 53 @th,{offset},16 28 drop"):
+        ran = place.netdiag(place.dsn_of(NAME))
+    assert set(ran.causes) == {"dns.loss"}, ran
+    assert all("AAAA" in cause["statement"] for cause in ran.found("cause"))
+
+
+def test_a_name_in_etc_hosts_needs_no_resolver(place):
+    """``ip netns exec`` puts a hosts file in its place as it does with resolv.conf."""
+    hosts = resolv_conf(place.client).with_name("hosts")
+    hosts.write_text(f"127.0.0.1 localhost\n{SERVER} db.lame.test\n")
+    try:
+        healthy(place.netdiag(place.dsn_of("db.lame.test")))
+    finally:
+        hosts.unlink()
