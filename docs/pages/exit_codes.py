@@ -26,6 +26,11 @@ The same everywhere. They are those of the monitoring plugins, so any command ca
 | `doctor` | everything is permitted here | something is degraded without a permission | | could not tell |
 | `plan check` | the plan is good | | | it is not |
 | `plan schema`, `explain`, `version` | printed | | | no such code, bad usage |
+| `lab run` | the scenario was judged right | it was not | | it could not be run |
+| `lab doctor` | the lab can run here | something is missing | | |
+| `lab up`, `down`, `list`, `inject`, `clear` | done | | | not done |
+
+`lab shell` gives back the status of the command that it ran.
 
 Usage errors give 3, not 2: 2 means critical, and a mistyped option must not page anybody. Ctrl-C and SIGTERM stop a
 run, which still reports on the evidence so far, marked partial; the status is then that of its verdict. `check`

@@ -128,6 +128,15 @@ def test_commands_exist_would_see_a_mistake():
     assert [unknown_words(words) for words in found] == [["--fast"], ["measure"], []]
 
 
+@pytest.mark.parametrize("name", ["README.md", "docs/how-to/read-a-report.md"])
+def test_what_is_quoted_of_the_example_is_in_it(name: str):
+    report = set((ROOT / "examples" / "first-incident" / "report.txt").read_text().splitlines())
+    blocks = [block.splitlines() for block in FENCED.findall((ROOT / name).read_text())]
+    quoted = [line for block in blocks if not block[0].startswith(("make ", "netdiag ", "pipx ")) for line in block]
+    assert len(quoted) > 10
+    assert [line for line in quoted if line not in report] == []
+
+
 @pytest.mark.loopback
 def test_the_tutorial():
     """Its server, its commands in their order, and the verdicts that it shows. Times and ports are not compared."""
