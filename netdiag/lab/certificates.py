@@ -44,14 +44,17 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         now = dt.datetime.now(dt.UTC)
         draft = _draft(names[0], self._name, *(valid or (now - _DAY, now + 30 * _DAY))).public_key(key.public_key())
-        files = TlsFiles(
-            authority=self.certificate,
-            certificate=self._folder / f"{label}.pem",
-            key=self._folder / f"{label}.key",
-        )
+        files = self.files(label)
         _sign(draft.add_extension(_alternatives(names), critical=False), authority, files.certificate)
         _write_key(files.key, key)
         return files
+
+    def files(self, label: str) -> TlsFiles:
+        """Where what was issued under ``label`` is."""
+        place = self._folder / label
+        return TlsFiles(
+            authority=self.certificate, certificate=place.with_suffix(".pem"), key=place.with_suffix(".key")
+        )
 
     def _establish(self) -> None:
         from cryptography import x509

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import socket
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,6 +14,25 @@ from netdiag.lab.names import DOMAIN
 from netdiag.lab.services import unbound, zones
 from netdiag.lab.services.service import Service
 from netdiag.lab.topology import Topology
+
+PATIENCE_S = 5.0
+
+
+def ask_all(servers: Sequence[str], names: Sequence[str]) -> list[str]:
+    """A and AAAA of every name at every resolver, all at once; the resolvers that left a question open."""
+    import dns.message
+
+    open_questions: dict[str, set[int]] = {server: set() for server in servers}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for number, (server, name, kind) in enumerate(itertools.product(servers, names, ("A", "AAAA"))):
+            sock.sendto(dns.message.make_query(name, kind, id=number).to_wire(), (server, 53))
+            open_questions[server].add(number)
+        sock.settimeout(PATIENCE_S)
+        with contextlib.suppress(TimeoutError):
+            while any(open_questions.values()):
+                answer, (server, _port) = sock.recvfrom(65535)
+                open_questions[server].discard(int.from_bytes(answer[:2], "big"))
+    return [server for server, left in open_questions.items() if left]
 
 
 class Zone:

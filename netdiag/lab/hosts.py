@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from netdiag.lab.errors import LabError
 from netdiag.lab.journal import Journal
-from netdiag.lab.processes import NETNS, ProcessId, end, identify
+from netdiag.lab.processes import NETNS, identify
 from netdiag.lab.topology import Family, Topology
 
 T = TypeVar("T")
@@ -32,8 +32,6 @@ class LabHost:
         self.environment = environment
         self._topology = topology
         self._journal = journal
-        self._sysctls: dict[str, str] = {}
-        self._spawned: list[tuple[ProcessId, subprocess.Popen[bytes]]] = []
 
     @property
     def enter(self) -> tuple[str, ...]:
@@ -57,7 +55,7 @@ class LabHost:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Raises LabError (``check`` and a status other than 0), subprocess.TimeoutExpired after ``timeout`` seconds."""
+        """Raises LabError (``check``, status not 0), subprocess.TimeoutExpired after ``timeout`` seconds."""
         done = subprocess.run(
             [*self.enter, *argv],
             input=input,
@@ -76,7 +74,7 @@ class LabHost:
     def spawn(
         self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, log: Path | None = None
     ) -> subprocess.Popen[bytes]:
-        """A process in the background; ``end_spawned`` ends it. Its output goes to ``log`` or nowhere."""
+        """A process in the background, ended by the world's ``clear`` or ``down``. Its output goes to ``log``."""
         with Path(log or os.devnull).open("ab") as output:
             process = subprocess.Popen(
                 [*self.enter, *argv],
@@ -89,14 +87,7 @@ class LabHost:
         identity = identify(process.pid)
         if identity is not None:
             self._journal.process(identity)
-            self._spawned.append((identity, process))
         return process
-
-    def end_spawned(self) -> None:
-        end(identity for identity, _ in self._spawned)
-        for _, process in self._spawned:
-            process.wait()
-        self._spawned.clear()
 
     def ip(self, *argv: str) -> str:
         return command("ip", "-n", self.namespace, *argv)
@@ -109,19 +100,20 @@ class LabHost:
         self.run(["nft", "-f", "-"], input=text)
 
     def sysctl(self, name: str, setting: object) -> None:
-        """Of this namespace, until ``restore_sysctls``. Raises LabError where the kernel refuses."""
-        self._sysctls.setdefault(name, self.read_sysctl(name))
-        self._write_sysctls({name: str(setting)})
+        """Of this namespace; a world's ``clear`` puts it back. Raises LabError where the kernel refuses."""
+        self._journal.sysctl(self.name, name, self.read_sysctl(name))
+        self.write_sysctls({name: str(setting)})
 
     def read_sysctl(self, name: str) -> str:
-        return self.inside(lambda: _sysctl_path(name).read_text().strip())
+        """Raises LabError where there is none of that name."""
+        try:
+            return self.inside(lambda: _sysctl_path(name).read_text().strip())
+        except OSError as error:
+            raise LabError(f"{self.name}: sysctl {name}: {error}") from error
 
-    def restore_sysctls(self) -> None:
-        """In reverse order: net.ipv4.ip_forward, for one, resets others."""
-        self._write_sysctls(dict(reversed(self._sysctls.items())))
-        self._sysctls.clear()
+    def write_sysctls(self, settings: Mapping[str, str]) -> None:
+        """Without a way back. Raises LabError."""
 
-    def _write_sysctls(self, settings: Mapping[str, str]) -> None:
         def write() -> None:
             for name, setting in settings.items():
                 _sysctl_path(name).write_text(setting)

@@ -1,8 +1,8 @@
 """The state file of a world: what there is to remove, written before it is made.
 
-One JSON object per line, appended and never changed, so that a killed owner leaves at worst one line too many. Each line
-is one of {"world": id, "boot": ..., "ecmp": ...}, {"namespace": name}, {"folder": path} and {"process": pid, "start":
-ticks, "service": name or null}.
+One JSON object per line, appended and never changed, so that a killed owner leaves at worst one line too many. Each
+line is one of {"world": id, "boot": ..., "ecmp": ...}, {"namespace": name}, {"folder": path}, {"process": pid, "start":
+ticks, "service": name or null} and {"sysctl": name, "host": ..., "was": ...}.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ FILE = "world.jsonl"
 
 @value
 class Recorded:
-    """What a state file tells. ``processes``: the last of each service, and all without a service under None."""
+    """What a state file tells. ``processes``: all, dead ones too. ``services``: the last process of each."""
 
     world_id: str
     ecmp: bool
     namespaces: tuple[str, ...]
     folders: tuple[Path, ...]
     processes: tuple[ProcessId, ...]
+    strays: tuple[ProcessId, ...]  # those of no service
     services: Mapping[str, ProcessId]
+    sysctls: Mapping[str, Mapping[str, str]]  # per host: what was changed, as it was at first, the last change first
     complete: bool  # the world came up
 
 
@@ -48,6 +50,9 @@ class Journal:
 
     def process(self, process: ProcessId, service: str | None = None) -> None:
         self._write({"process": process.pid, "start": process.start, "service": service})
+
+    def sysctl(self, host: str, name: str, was: str) -> None:
+        self._write({"sysctl": name, "host": host, "was": was})
 
     def complete(self) -> None:
         self._write({"complete": True})
@@ -73,7 +78,9 @@ def read(state_dir: Path) -> Recorded | None:
         namespaces=tuple(entry["namespace"] for entry in entries if "namespace" in entry),
         folders=tuple(Path(entry["folder"]) for entry in entries if "folder" in entry),
         processes=tuple(_process(entry) for entry in alive),
+        strays=tuple(_process(entry) for entry in alive if not entry["service"]),
         services={entry["service"]: _process(entry) for entry in alive if entry["service"]},
+        sysctls=_sysctls(entries),
         complete=any("complete" in entry for entry in entries),
     )
 
@@ -86,6 +93,13 @@ def _entries(text: str) -> list[dict[str, Any]]:
             found.append(json.loads(line))
         except json.JSONDecodeError:
             continue
+    return found
+
+
+def _sysctls(entries: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for entry in reversed([entry for entry in entries if "sysctl" in entry]):
+        found.setdefault(entry["host"], {})[entry["sysctl"]] = entry["was"]
     return found
 
 

@@ -18,7 +18,7 @@ region = "us-east"
 
 
 def plan_toml(topology: Topology, state_dir: Path, family: Family | None = None) -> str:
-    """``family``: addresses of that family in place of names; certificates are then checked by their authority alone."""
+    """``family``: addresses of that family in place of names; certificates are then checked for their authority."""
     return "\n".join(
         [
             _HEADER,

@@ -56,6 +56,15 @@ def _stat(pid: int) -> tuple[int, bool] | None:
     return int(fields[19]), fields[0] not in "ZX"
 
 
+def children(parent: ProcessId) -> tuple[ProcessId, ...]:
+    try:
+        text = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ()
+    found = (identify(int(pid)) for pid in text.split())
+    return tuple(process for process in found if process is not None)
+
+
 def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from netdiag.lab.hosts import command, inside_namespace
@@ -43,7 +44,7 @@ def make_namespaces(topology: Topology, world_id: str, journal: Journal) -> None
     command("ip", "-batch", "-", input="".join(f"netns add {name}\n" for name in names))
     for host in topology.hosts:
         name = namespace(world_id, host.name)
-        inside_namespace(name, lambda host=host: _write_sysctls(host, topology.ecmp))
+        inside_namespace(name, partial(_write_sysctls, host, topology.ecmp))
         if host.kind in ("host", "router"):
             _write_etc(NETNS_ETC / name, host.name, topology)
 
@@ -95,9 +96,14 @@ def pairs(link: Link) -> tuple[tuple[Port, Port], ...]:
 def _set_up(host: Host, topology: Topology, world_id: str) -> None:
     name = namespace(world_id, host.name)
     ports = [port for link in topology.links for pair in pairs(link) for port in pair if port.host == host.name]
-    inside_namespace(name, lambda: [offloads_off(port.interface) for port in ports])
+    inside_namespace(name, partial(_offloads_off, ports))
     lines = ["link set lo up", *_bridge_lines(host, ports), *_address_lines(ports, topology)]
     command("ip", "-n", name, "-batch", "-", input="\n".join([*lines, *_route_lines(host, topology)]) + "\n")
+
+
+def _offloads_off(ports: Iterable[Port]) -> None:
+    for port in ports:
+        offloads_off(port.interface)
 
 
 def _bridge_lines(host: Host, ports: Iterable[Port]) -> Iterator[str]:

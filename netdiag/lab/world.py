@@ -15,6 +15,7 @@
     world.usual("east-a")                       # its LinkSettings when nothing is broken (the transit's delay)
     world.cut("east-a"); world.mend("east-a")   # any link, also those without an emulator
     world.mtu("east-a", 1400)                   # both ends' interfaces; end="left" or "right" for one
+    world.interface("fw-db", "left")            # (host, interface name)
     world.nft("fw", "chain forward { type filter hook forward priority 0; tcp dport 5433 drop; }")
                                                 # the inside of "table inet netdiag" of that host, replaced whole
     world.service("dns1").stop() .start() .restart() .signal(SIGSTOP) .kill() .reload() .is_running()
@@ -41,18 +42,17 @@ All calls are for one thread at a time.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from netdiag.lab import dns, lifecycle, memory, plan, pristine, processes
 from netdiag.lab import journal as journals
-from netdiag.lab import lifecycle, plan
 from netdiag.lab.certificates import Authority
 from netdiag.lab.dns import Resolver, Zone
 from netdiag.lab.emulator import LinkControl, LinkSettings
@@ -60,17 +60,20 @@ from netdiag.lab.errors import LabError
 from netdiag.lab.hosts import LabHost
 from netdiag.lab.journal import Journal, Recorded
 from netdiag.lab.lifecycle import DEFAULT_STATE_DIR
-from netdiag.lab.names import namespace, new_world_id
+from netdiag.lab.names import domain_name, namespace, new_world_id
 from netdiag.lab.postgres import TlsFiles
 from netdiag.lab.services import bird, catalogue, links, postgres
 from netdiag.lab.services.haproxy import BALANCER, servers_up
 from netdiag.lab.services.service import Service
 from netdiag.lab.services.zones import AUTHORITY
-from netdiag.lab.topology import Family, Topology, two_regions
+from netdiag.lab.topology import Family, Link, two_regions
 from netdiag.lab.wiring import RESOLVERS
 
 SETTLE_S = 30.0
 NETDIAG_TIMEOUT_S = 300.0
+MIN_MTU = 1280
+End = Literal["left", "right"]
+ENDS: tuple[End, End] = ("left", "right")
 
 
 class World:
@@ -135,6 +138,8 @@ class World:
         for service in world.services.values():
             service.launch()
         world.settle()
+        pristine.save(state_dir, pristine.observe(world.hosts.values()))
+        world.warm_up()
         journal.complete()
         return world
 
@@ -187,7 +192,7 @@ class World:
         if link.emulated:
             self.link(name).set("both", LinkSettings(delay_s=link.delay_s, loss=1.0))
         else:
-            self.hosts[link.left.host].ip("link", "set", link.left.interface, "down")
+            self._bridge_end(link, "down")
 
     def mend(self, name: str) -> None:
         """The contrary of ``cut``. Raises KeyError, LabError."""
@@ -195,14 +200,27 @@ class World:
         if link.emulated:
             self.link(name).set("both", self.usual(name))
         else:
-            self.hosts[link.left.host].ip("link", "set", link.left.interface, "up")
+            self._bridge_end(link, "up")
+
+    def _bridge_end(self, link: Link, state: Literal["up", "down"]) -> None:
+        """A LAN's end of a cable: a host's own interface would lose its addresses and routes."""
+        port = link.left if link.left.number is None else link.right
+        self.hosts[port.host].ip("link", "set", port.interface, state)
+
+    def interface(self, name: str, end: End) -> tuple[str, str]:
+        """Host and interface at one end of a link. Raises KeyError."""
+        link = self.topology.link(name)
+        port = link.left if end == "left" else link.right
+        return port.host, port.interface
 
     def mtu(self, name: str, size: int, *, end: Literal["left", "right", "both"] = "both") -> None:
         """Of the hosts' interfaces, 1280 to 1500 bytes. Raises KeyError, LabError."""
-        link = self.topology.link(name)
-        for which, port in (("left", link.left), ("right", link.right)):
+        if size < MIN_MTU:
+            raise LabError(f"an interface with an MTU below {MIN_MTU} loses its IPv6 addresses (RFC 8200, section 5)")
+        for which in ENDS:
             if end in (which, "both"):
-                self.hosts[port.host].ip("link", "set", port.interface, "mtu", str(size))
+                host, interface = self.interface(name, which)
+                self.hosts[host].ip("link", "set", interface, "mtu", str(size))
 
     def nft(self, host: str, rules: str) -> None:
         """Replace the inside of "table inet netdiag" on a host. Raises LabError with what nft says."""
@@ -261,6 +279,54 @@ class World:
         ]
         if out:
             yield f"the balancer has taken out {', '.join(out)}"
+
+    def warm_up(self) -> None:
+        """Resolvers know the deployment's names, as those of a running application do. Raises LabError."""
+        names = [domain_name(host) for host in ("db", "db-east", "db-west", "lb")]
+        servers = [self.hosts[name].address() for name in RESOLVERS]
+        if silent := self.hosts["app"].inside(partial(dns.ask_all, servers, names)):
+            raise LabError(f"no answer from resolver {', '.join(silent)}")
+
+    def clear(self) -> None:
+        """The pristine state: faults are undone, caches and counters forgotten, names known again.
+
+        Raises LabError naming what still differs after ``SETTLE_S``. What it does not know of: files and tables of the
+        databases, addresses and routes added by hand (it names them).
+        """
+        recorded = _recorded(self.state_dir)
+        processes.end(recorded.strays, patience_s=1.0)
+        for host in self.hosts.values():
+            pristine.reset_host(host, self.topology)
+            host.write_sysctls(recorded.sysctls.get(host.name, {}))
+        for service in self.services.values():
+            service.restore()
+        for link in self.topology.links:
+            self.mend(link.name)
+        self._clear_servers()
+        for name in (host.name for host in self.topology.addressed_hosts()):
+            memory.forget(self.hosts[name])
+        self.settle()
+        self._verify()
+        self.warm_up()
+
+    def _clear_servers(self) -> None:
+        for name in (postgres.PRIMARY, postgres.REPLICA):
+            self.services[name].wait_ready()
+            target = catalogue.database(name, self.state_dir)
+            if postgres.reset(target, self.authority.files(name)):
+                self.services[name].restart()
+        self.services[BALANCER].restart()  # its counters begin anew, and operators' orders are forgotten
+        self.zone.reset()
+        for name in RESOLVERS:
+            self.services[name].reload()
+
+    def _verify(self) -> None:
+        expected = pristine.load(self.state_dir)
+        deadline = time.monotonic() + SETTLE_S
+        while found := list(pristine.differences(expected, pristine.observe(self.hosts.values()))):
+            if time.monotonic() > deadline:
+                raise LabError(f"not pristine: {'; '.join(found)}")
+            time.sleep(0.2)
 
     def bird_control(self, router: str) -> Path:
         """BIRD's control socket of a router; reached from any namespace."""

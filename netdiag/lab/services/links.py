@@ -23,13 +23,12 @@ def usual(link: Link) -> LinkSettings:
 def emulator(link: Link, folder: Path) -> ServiceSpec:
     control = folder / f"{link.name}.sock"
     ends = ("--left", f"{link.name}-l", "--right", f"{link.name}-r")
-    seed = str(zlib.crc32(link.name.encode()))
+    identity = ("--control", str(control), "--seed", str(zlib.crc32(link.name.encode())), "--parent", "0")
     # Ends with its owner by the service's own means where it should; a parent to watch would be one too many.
     return ServiceSpec(
         name=service_name(link.name),
         host=WIRES,
-        argv=(sys.executable, "-m", "netdiag.lab.emulator", *ends, "--control", str(control), "--seed", seed)
-        + ("--parent", "0"),
+        argv=(sys.executable, "-m", "netdiag.lab.emulator", *ends, *identity),
         log=folder / f"{link.name}.log",
         ready=lambda: _set_usual(control, link),
     )

@@ -149,6 +149,7 @@ def service(target: Cluster) -> ServiceSpec:
         reload=by_signal(signal.SIGHUP),
         stop_signal=signal.SIGINT,
         user=target.user,
+        lock=target.data / "postmaster.pid",
     )
 
 
@@ -159,14 +160,24 @@ def sql(target: Cluster, *statements: str, dbname: str = "postgres") -> str:
     return command(*psql, "-h", str(target.folder), "-p", str(DATABASE_PORT), *commands).strip()
 
 
+def reset(target: Cluster, tls: TlsFiles) -> bool:
+    """Settings, certificate, replay and statistics as they were. Whether it must be restarted for that."""
+    if (target.data / "server.crt").read_bytes() != tls.certificate.read_bytes():
+        install_certificate(target, tls)
+    changed = settings_changed(target)
+    if changed:
+        write(target, target.data / AUTOCONF, "")
+    sql(target, "SELECT pg_reload_conf()", _RESUME, "SELECT pg_stat_reset() FROM pg_database LIMIT 1")
+    return changed
+
+
+_RESUME = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_wal_replay_resume() END"
+
+
 def settings_changed(target: Cluster) -> bool:
     """Whether ALTER SYSTEM left anything."""
     lines = (target.data / AUTOCONF).read_text().splitlines()
     return any(line and not line.startswith("#") for line in lines)
-
-
-def reset_settings(target: Cluster) -> None:
-    write(target, target.data / AUTOCONF, "")
 
 
 def write(target: Cluster, path: Path, text: str) -> None:

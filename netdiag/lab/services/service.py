@@ -39,6 +39,7 @@ class ServiceSpec:
     reload: Callable[[LabHost, ProcessId], None] | None = None
     stop_signal: int = signal.SIGTERM
     user: tuple[int, int] | None = None
+    lock: Path | None = None  # a file by which it finds itself running; left behind where it was killed
 
 
 def by_signal(number: int) -> Callable[[LabHost, ProcessId], None]:
@@ -88,6 +89,8 @@ class Service:
         """Start without waiting. Nothing happens where it runs."""
         if self.is_running():
             return
+        if self.spec.lock is not None:
+            self.spec.lock.unlink(missing_ok=True)
         self._write_pristine_if_missing()
         with self.spec.log.open("ab") as log:
             self._popen = subprocess.Popen(
@@ -148,10 +151,13 @@ class Service:
         self._reap()
 
     def kill(self) -> None:
-        """SIGKILL: no farewell to anybody."""
-        self.signal(signal.SIGKILL)
+        """SIGKILL: no farewell to anybody. Its children have ended as well, by force where they linger."""
         if self._process is not None:
-            self._process.wait(STOP_TIMEOUT_S)
+            family = (self._process, *processes.children(self._process))
+            self._process.send(signal.SIGKILL)
+            for process in family:
+                process.wait(STOP_TIMEOUT_S)
+            processes.end(family, signal.SIGKILL)
         self._reap()
 
     def signal(self, number: int) -> None:
