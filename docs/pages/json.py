@@ -56,6 +56,8 @@ OTHERS = {
     "netdiag.page/1": "`explain CODE --format json`: `code`, and `page` as Markdown",
     "netdiag.version/1": "`version --format json`: `versions` by name",
     "netdiag.plan-check/1": "`plan check --format json`: `endpoints`, `warnings`",
+    "netdiag.lab-list/1": "`lab list --json`: `scenarios` with `name`, `title`, `row`, `codes`",
+    "netdiag.lab-doctor/1": "`lab doctor --json`: `able`, `install`, `needs` with `name`, `met`, `found`, `remedy`",
 }
 # Two values whose Python names differ from their JSON names (see netdiag/run_file.py).
 RENAMED: dict[type, dict[str, str]] = {kind: {"source": "from", "target": "to"} for kind in (Measurement, Subject)}
