@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
-from netdiag.diagnosis.finding import Finding, NotMeasured, RuledOut, Severity
+from netdiag.diagnosis.finding import Finding, FindingRole, NotMeasured, RuledOut, Severity
 from netdiag.diagnosis.rules import database, firewall
 from netdiag.diagnosis.rules.firewall import drop_confidence
-from probes.model import IcmpError, Outcome
+from probes.model import Failure, FailureKind, IcmpError, Outcome
 from tests.fakes import evidence as ev
 
 RULES = {rule.code: rule for rule in (*firewall.RULES, *database.RULES)}
@@ -239,3 +240,19 @@ def test_a_socket_that_two_endpoints_share_is_judged_once():
     world = ev.case(ev.ports([SILENT] * 4, CONTROL, at=ev.target(of=first)), endpoints=[first, second])
     finding = only(DROP, world)
     assert finding.subject.endpoint == "db"
+
+
+def test_an_ipv6_address_on_a_host_without_ipv6_is_a_note_while_the_other_address_works() -> None:
+    dual = ev.endpoint("db.example")
+    no_route = replace(
+        ev.unconnected(Outcome.UNREACHABLE, errno="ENETUNREACH"),
+        failure=Failure(kind=FailureKind.LOCAL, operation="connect", errno="ENETUNREACH"),
+    )
+    six = ev.ports([no_route] * 4, at=ev.target("2001:db8::7", of=dual))
+    works = ev.case(six, ev.ports([ev.connected()], at=ev.target(of=dual)), endpoints=(dual,))
+    alone = ev.case(six, ev.ports([ev.unconnected(Outcome.REFUSED)] * 4, at=ev.target(of=dual)), endpoints=(dual,))
+    rule = next(rule for rule in firewall.RULES if rule.code == "net.unreachable")
+    [note] = [j for j in ev.judged(rule, works) if isinstance(j, Finding)]
+    [cause] = [j for j in ev.judged(rule, alone) if isinstance(j, Finding)]
+    assert (note.role, note.severity, note.subject.address) == (FindingRole.NOTE, Severity.INFO, "2001:db8::7")
+    assert (cause.role, cause.severity) == (FindingRole.CAUSE, Severity.CRITICAL)

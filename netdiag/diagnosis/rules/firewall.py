@@ -273,6 +273,9 @@ def _unreachable(case: Case, place: Place) -> Judgement:
     if unknown or place.address is None:
         return unknown or _not_measured(UNREACHABLE, place, "No address.", "Make the name resolve first.")
     told = tries.of(Answer.UNREACHABLE)
+    beside = _open_beside(case, place)
+    if len(told) == tries.sent and all(is_local(t) for t in told) and beside:
+        return _no_such_family(place, tries, told, beside)
     if told:
         return _unreachable_finding(place, tries, _told_statement(place, tries, told), CERTAIN)
     proofs = proofs_of_life(case.evidence, place.address, place.port)
@@ -282,6 +285,33 @@ def _unreachable(case: Case, place: Place) -> Judgement:
         text = f"{', '.join(offenders(tries.tries))} rejects before {place.address} could answer."
         return _not_measured(UNREACHABLE, place, text, "Lift the rejection first.")
     return _unreachable_finding(place, tries, _silent_statement(place, tries), None)
+
+
+def _open_beside(case: Case, place: Place) -> tuple[Place, Tries] | None:
+    """Another address of the same endpoint whose port accepts connections."""
+    for other in sockets(case):
+        if other.endpoint.name == place.endpoint.name and other.address not in (place.address, None):
+            tries = tries_at(case.evidence, other.address, other.port)
+            if tries.count(Answer.OPEN):
+                return other, tries
+    return None
+
+
+def _no_such_family(place: Place, tries: Tries, told: tuple[Try, ...], beside: tuple[Place, Tries]) -> Finding:
+    """An IPv6 address on a host without IPv6, as a rule: no packet leaves, so nobody waits (RFC 6724, RFC 8305)."""
+    other, answered = beside
+    statement = (
+        f"This host has no route to {place.address} ({_errno(told)}) and says so at once, so clients go on to "
+        f"{other.label}, which accepts connections."
+    )
+    finding = _unreachable_finding(place, tries, statement, CERTAIN)
+    return replace(
+        finding,
+        role=FindingRole.NOTE,
+        severity=Severity.INFO,
+        evidence=tuple(sorted({*tries.ids, *answered.ids})),
+        actions=(),
+    )
 
 
 def _reachable(place: Place, tries: Tries, proofs: tuple[Proof, ...]) -> RuledOut:
@@ -353,7 +383,8 @@ RULES = (
         code=UNREACHABLE,
         section=Section.INFRASTRUCTURE,
         fires="A router or this host says that there is no way to the address, or nothing at all comes back from it.",
-        quiet="The address answered anything: SYN-ACK, RST, echo, a rejection of its own. ICMP silence is no sign.",
+        quiet="The address answered anything: SYN-ACK, RST, echo, a rejection of its own. ICMP silence is no sign. "
+        "A missing local route beside an address of the same name that works is a note: no IPv6 here, as a rule.",
         refuted_by="Any packet from the address.",
         judge=judge_unreachable,
     ),

@@ -322,7 +322,7 @@ def _pooled(case: Case, path: Path, method: str) -> Loss | None:
         bursty=design > 1.0 and lost > 0,
         answered=any(session.answered for session in sessions) or _anything_came_back(measured),
         answer=str(verdict.answer) if verdict else None,
-        question=verdict.question if verdict else None,
+        question=verdict.ratio_answered if verdict else None,
         evidence=ids([*measured, *(m for m, _ in held)]),
     )
 
