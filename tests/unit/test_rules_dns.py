@@ -417,6 +417,22 @@ def test_blocked_tcp_is_a_note_until_an_answer_is_truncated():
     assert "2 of its UDP answers are truncated" in cut.statement
 
 
+def cut_short(resolver=FIRST):
+    """As unbound answers what is too long for a datagram: TC, and not one record."""
+    datagrams = [query(resolver, kind=kind, flags=("TC", "RD", "RA")) for kind in ("A", "AAAA")]
+    return [*datagrams, *silent(resolver, transports=("tcp",))]
+
+
+def test_a_truncated_answer_without_records_denies_nothing():
+    world = case(resolved({FIRST: cut_short(), SECOND: good(SECOND)}))
+    assert isinstance(only("dns.inconsistent", world), NotMeasured)
+    assert causes(world) == ["dns.tcp-blocked"]
+    alone = case(resolved({FIRST: cut_short(), SECOND: cut_short(SECOND)}, system=()))
+    assert isinstance(only("dns.nxdomain", alone), NotMeasured)
+    assert isinstance(only("dns.inconsistent", alone), NotMeasured)
+    assert causes(alone) == ["dns.tcp-blocked", "dns.tcp-blocked"]
+
+
 def test_a_dead_resolver_is_not_called_tcp_blocked():
     assert isinstance(only("dns.tcp-blocked", case(resolved({FIRST: silent()}, system=()))), NotMeasured)
 

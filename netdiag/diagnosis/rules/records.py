@@ -4,6 +4,7 @@
 2. A dead address that only one resolver gives is a stale record; one that all give may as well be a dead backend,
    and db.port-closed or firewall.drop says so.
 3. What was not dialled is not dead.
+4. A truncated answer is no denial.
 """
 
 from __future__ import annotations
@@ -190,7 +191,7 @@ def judge_inconsistent(case: Case) -> Iterator[Judgement]:
 
 
 def _inconsistent(name: Name) -> Judgement:
-    told = [view for view in name.views if view.exists or view.denied]
+    told = [view for view in name.views if (view.exists or view.denied) and _types(view)]
     if len(told) < 2:
         return NotMeasured(
             code=INCONSISTENT,
@@ -220,7 +221,10 @@ def _asked_alike(view: View, having: list[View]) -> bool:
 
 
 def _types(view: View, *, giving: bool = False) -> frozenset[str]:
-    settled = [query for query in view.answered if query.rcode in ("NOERROR", "NXDOMAIN")]
+    """Record types that it settled: a truncated answer without an address says that there is more, not that there is
+    none (RFC 2181, 9)."""
+    said = [query for query in view.answered if query.rcode in ("NOERROR", "NXDOMAIN")]
+    settled = [query for query in said if addresses_in(query) or "TC" not in query.flags]
     return frozenset(query.record_type for query in settled if not giving or addresses_in(query))
 
 
