@@ -8,7 +8,7 @@ from netdiag.cli.output import STATUS
 from netdiag.diagnosis.finding import Verdict
 
 MEANING = {
-    Verdict.HEALTHY: "no cause found, and every endpoint was seen to answer",
+    Verdict.HEALTHY: "no cause found, and every endpoint was seen to answer as its kind should",
     Verdict.DEGRADED: "a cause of severity warning",
     Verdict.CRITICAL: "a cause of severity critical",
     Verdict.UNKNOWN: "could not tell: bad usage, bad plan, nothing measurable, output that cannot be written",
