@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = Path(sys.executable).with_name("netdiag")
+COMMANDS = frozenset({"netdiag", "psql", "ping", "nc", "dig", "ss"})  # that reports make use of; the rest is prose
 PATIENCE_S = 110.0  # for a slow machine; no budget given to netdiag in a test comes near it
 
 
@@ -58,6 +59,15 @@ class Ran:
 
     def not_measured(self) -> set[str]:
         return {line["code"] for line in self.document["not_measured"]}
+
+    def commands(self) -> list[str]:
+        """Every command that the report prints: to reproduce a measurement, to check an action, to close a gap."""
+        document = self.document
+        rows = [row["reproduce"] for row in document["report"]["evidence"]["items"]]
+        checks = [action["check"] for finding in document["findings"] for action in finding["actions"]]
+        remedies = [line["remedy"] for line in document["not_measured"]]
+        told = dict.fromkeys([*rows, *checks, *remedies])
+        return [text for text in told if text.split()[0] in COMMANDS]
 
     def __str__(self) -> str:
         """What a failed assertion should show."""
@@ -104,3 +114,20 @@ def netdiag(
 def run(*arguments: str, budget: str = "40s", **options: Any) -> Ran:
     """``netdiag run --quick --format json``."""
     return netdiag("run", *arguments, "--quick", "--budget", budget, "--format", "json", **options)
+
+
+def shell(command: str, *, launcher: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Ran:
+    """Run a command as a reader of the report would paste it."""
+    with tempfile.TemporaryDirectory(prefix="netdiag-home-") as home:
+        settings = clean_environment(home, **(environment or {}))
+        done = subprocess.run(
+            [*launcher, "sh", "-c", command],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+            env=settings | {"PATH": f"{PROGRAM.parent}:{settings.get('PATH', '')}"},
+            cwd="/",
+        )
+    return Ran(argv=(command,), status=done.returncode, stdout=done.stdout, stderr=done.stderr)

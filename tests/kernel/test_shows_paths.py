@@ -235,18 +235,16 @@ def test_a_clamped_path_is_no_black_hole(place, draw):
 
 
 def test_loss_has_an_interval_that_the_kernels_counters_lie_in(place, draw):
-    """The rule hits SYNs alone, so that its counters count what netdiag's handshakes meet."""
-    percent = draw.randint(8, 20)
-    rule = f"tcp dport {PORT} tcp flags syn counter name seen"
-    drop = f"tcp dport {PORT} tcp flags syn numgen random mod 100 < {percent} counter name hit drop"
-    with place.at_router("forward", rule, drop) as table:
+    percent = draw.randint(5, 20)
+    rule = f"tcp dport {PORT} counter name seen numgen random mod 100 < {percent} counter name hit drop"
+    with place.at_router("forward", rule) as table:
         ran = place.netdiag(place.dsn, quick=False, budget="60s")
         hit, seen = counted(place.router, table)
     print(f"{percent} %: nft dropped {hit} of {seen}")  # noqa: T201
     cause = only(ran, "link.loss", status=ran.status)
     assert ran.status in (1, 2)
     lost, sent = numbers(cause["statement"])
-    interval = wilson(lost, sent, 0.999)  # netdiag counts a part of these SYNs: their share of losses may differ
+    interval = wilson(lost, sent, 0.999)  # nft counts bare acknowledgements too: the ratios are of different packets
     assert interval.low <= hit / seen <= interval.high, ran
     assert lost <= hit
 
