@@ -153,7 +153,9 @@ class _AddressChain:
         """The question is the one that link.loss decides by: more than is allowed here?"""
         normal = [b.loss for b in self._baselines() if b.loss is not None]
         question = max([LINK_LOSS, *normal])
-        return LossOptions(method=method, question=question, count=LOSS_ATTEMPTS, interval_s=LOSS_INTERVAL_S)
+        return LossOptions(
+            method=method, question=question, tolerated=None, count=LOSS_ATTEMPTS, interval_s=LOSS_INTERVAL_S
+        )
 
     def _baselines(self) -> list[Baseline]:
         places = {self._endpoint.name, self._endpoint.region}

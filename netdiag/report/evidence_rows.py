@@ -88,7 +88,8 @@ def _latency(data: LatencyMeasurement) -> str:
 
 @describe.register
 def _loss(data: LossMeasurement) -> str:
-    asked = f"; more than {percent(data.question)}: {data.answer}" if data.question is not None else ""
+    ratio = data.ratio_answered
+    asked = f"; more than {percent(ratio)}: {data.answer}" if ratio is not None else ""
     return f"{data.method}: {loss(data.loss)}{asked} (stopped: {data.stop_reason})"
 
 

@@ -8,19 +8,27 @@ is a martingale with mean 1 when p is the true ratio, so by Ville's inequality i
 probability at most ``error``. The ratios for which it has not are the interval. Beta(0.5, 10) puts its weight on
 the few per cent where network loss is asked about: 115 answered packets in a row exclude 5 % at an error of 1 %.
 
-``lost`` and ``sent`` may be fractional: a bursty sample counts for fewer packets than it has (see bursts.py).
+``lost`` and ``sent`` may be fractional. Losses are taken for independent; see markov.py for those that are not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from math import lgamma, log, log1p
-from typing import Literal
+from typing import Literal, Protocol
 
 from probes.stats.intervals import Interval
 
 PRIOR = (0.5, 10.0)
 Answer = Literal["above", "below", "undecided"]
+
+
+class LossTest(Protocol):
+    """Told the fate of packet after packet (True: lost) in order; ``answer`` stands once it is given."""
+
+    answer: Answer
+
+    def tell(self, lost: bool) -> None: ...
 
 
 def _log_beta(a: float, b: float) -> float:
@@ -67,3 +75,17 @@ def answer(lost: float, sent: float, question: float, error: float = 0.01) -> An
     if sent <= 0 or log_mixture(lost, sent, question) < -log(error):
         return "undecided"
     return "above" if lost / sent > question else "below"
+
+
+class MixtureTest:
+    """answer() packet by packet: one ratio, no indifference between two. Losses taken for independent."""
+
+    def __init__(self, question: float, error: float) -> None:
+        self._question, self._error = question, error
+        self._lost = self._sent = 0
+        self.answer: Answer = "undecided"
+
+    def tell(self, lost: bool) -> None:
+        self._lost, self._sent = self._lost + lost, self._sent + 1
+        if self.answer == "undecided":
+            self.answer = answer(self._lost, self._sent, self._question, self._error)

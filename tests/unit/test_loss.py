@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 
+from probes.contract import ProbeUnavailable
 from probes.exchanges import EchoRequest, EchoSample, EchoSeries, TimestampSource
 from probes.loss import LossOptions, LossStepper, measure
 from probes.model import Outcome, Target
@@ -17,6 +18,7 @@ from tests.fakes.network import ScriptedNetwork, context, failed_handshake, open
 
 TARGET = Target(host="db.example", address="192.0.2.10", port=5432)
 ICMP = LossOptions(method="icmp")
+INDEPENDENT = replace(ICMP, mean_burst=1.0)
 
 
 class LossyPath:
@@ -40,22 +42,35 @@ async def probe(ratio: float, seed: int = 1, options: LossOptions = ICMP, second
     return await measure(context(network, seconds), TARGET, options)
 
 
-async def test_a_clean_path_stops_at_the_first_look_after_115_packets():
+async def test_a_clean_path_takes_a_hundred_packets_where_losses_are_independent():
+    """Wald: ln(99) / ln(0.995 / 0.95) = 99.3 packets."""
+    measured = await probe(0.0, options=INDEPENDENT)
+    assert (measured.answer, measured.stop_reason, len(measured.samples)) == ("below", "answered", 100)
+    assert (measured.loss.sent, measured.loss.lost) == (100, 0)
+    assert measured.low == 0.0
+    assert measured.ratio_answered == 0.05
+
+
+async def test_a_clean_path_takes_longer_where_losses_may_come_in_runs():
+    """No test may stop before 0.95 (1 - 0.05 / 0.95 / 5)^(n - 1) < 1 %, n = 432."""
     measured = await probe(0.0)
-    assert (measured.answer, measured.stop_reason, len(measured.samples)) == ("below", "answered", 120)
-    assert (measured.loss.sent, measured.loss.lost) == (120, 0)
+    assert (measured.answer, measured.stop_reason) == ("below", "answered")
+    assert 432 <= len(measured.samples) <= 600
     assert measured.low == 0.0
     assert measured.high is not None
     assert measured.high < 0.05
 
 
-async def test_a_dead_path_is_above_after_one_batch():
+async def test_a_dead_path_is_above():
+    """0.8^n < 1 % takes 21 packets: that long may one burst of a mean of 5 go on; independent, three do."""
     measured = await probe(1.0)
-    assert (measured.answer, len(measured.samples)) == ("above", 20)
-    assert (measured.loss_events, measured.longest_run) == (1, 20)
+    assert (measured.answer, len(measured.samples)) == ("above", 25)
+    assert (measured.loss_events, measured.longest_run) == (1, 25)
     assert measured.high == 1.0
     assert measured.low is not None
-    assert measured.low > 0.05
+    assert measured.low > 0.005
+    assert measured.ratio_answered == 0.005
+    assert len((await probe(1.0, options=INDEPENDENT)).samples) == 5
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -66,12 +81,20 @@ async def test_heavy_loss_is_above(seed):
     assert [s.sequence for s in measured.samples] == list(range(len(measured.samples)))
 
 
-async def test_near_the_question_it_says_undecided_at_the_cap():
-    measured = await probe(0.05, seed=3)
+async def test_at_a_single_question_it_says_undecided_at_the_cap():
+    measured = await probe(0.05, seed=3, options=replace(INDEPENDENT, tolerated=None, count=200))
     assert (measured.answer, measured.stop_reason, len(measured.samples)) == ("undecided", "cap", 200)
     assert measured.low is not None
     assert measured.high is not None
     assert measured.low < 0.05 < measured.high
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"question": 1.0}, {"question": 0.0}, {"tolerated": 0.0}, {"error": 0.5}, {"mean_burst": 0.9}]
+)
+async def test_a_question_without_an_answer_is_refused(wrong):
+    with pytest.raises(ProbeUnavailable, match="needs 0 < tolerated"):
+        await probe(0.0, options=replace(ICMP, **wrong))
 
 
 async def test_without_a_question_it_goes_to_the_cap():
@@ -97,7 +120,7 @@ async def test_batches_are_paced_as_one_series():
 async def test_errors_alone_have_no_loss_ratio():
     network = ScriptedNetwork(FakeClock(), handshake=lambda request: failed_handshake(Outcome.REJECTED, seconds=0.01))
     measured = await measure(context(network), TARGET, LossOptions())
-    assert (measured.stop_reason, measured.answer, len(measured.samples)) == ("nothing-counted", "undecided", 20)
+    assert (measured.stop_reason, measured.answer, len(measured.samples)) == ("nothing-counted", "undecided", 5)
     assert (measured.loss.sent, measured.loss.ratio, measured.low, measured.high) == (0, None, None, None)
 
 
@@ -118,10 +141,10 @@ async def test_retransmitted_syns_tell_of_loss_though_every_attempt_succeeds():
 
 
 def test_a_burst_weighs_less_than_its_number():
-    """Twelve losses in one run among 100 packets are not "above 5 %"; the same twelve apart are."""
+    """Twelve losses in one run among 100 packets are not "above 2 %"; the same twelve apart are."""
     answers = {}
     for name, lost in (("together", set(range(40, 52))), ("apart", set(range(0, 96, 8)))):
-        stepper = LossStepper(LossOptions(batch=100))
+        stepper = LossStepper(LossOptions(batch=100, question=0.02, tolerated=None))
         outcomes = [Outcome.LOST if n in lost else Outcome.ANSWERED for n in range(100)]
         stepper.tell(tuple(RttSample(sequence=n, sent_s=n * 0.1, outcome=o) for n, o in enumerate(outcomes)))
         answers[name] = stepper.result("192.0.2.10")
