@@ -6,7 +6,7 @@ Which test depends on what is taken for granted of the losses:
 1. Runs of losses of a mean length up to ``mean_burst`` packets, any channel of Gilbert's: probes/stats/markov.py.
    "above" costs about twice what independent losses need; "below" needs 565 packets of which none is lost at the
    default question, because a burst that does not happen for a while looks like no loss at all.
-2. ``mean_burst`` = 1, independent losses: Wald's test, calibrated (probes/stats/sprt.py); 100 packets for "below".
+2. ``mean_burst`` = 1, independent losses: Wald's test, calibrated (probes/stats/sprt.py); 105 packets for "below".
 """
 
 from __future__ import annotations

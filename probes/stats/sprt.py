@@ -14,6 +14,7 @@ from math import log
 from probes.model import value
 from probes.stats.sequential import Answer
 
+MARGIN = 0.8  # of the error: the rest is kept back, for no path's losses are independent to the last digit
 _COARSE = 1.0  # of the step that one loss makes: with smaller steps there is little overshoot to gain from
 _LEFT_OVER = 1e-3  # of the error: paths still undecided are counted as wrong and followed no longer
 
@@ -47,10 +48,11 @@ def wald_boundaries(error: float) -> Boundaries:
 
 @lru_cache(maxsize=16)
 def boundaries(low: float, high: float, error: float) -> Boundaries:
-    """Wald's lower boundary, and the lowest upper one whose false "above" at ``low`` is within ``error``.
+    """Wald's lower boundary, and the lowest upper one whose false "above" at ``low`` is within MARGIN * ``error``.
 
     The chance of a false answer is largest at ``low`` and ``high`` themselves (monotone likelihood ratio).
     """
+    error *= MARGIN
     wald = wald_boundaries(error)
     if steps(low, high)[0] < _COARSE:
         return wald

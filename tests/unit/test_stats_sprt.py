@@ -7,7 +7,7 @@ from math import log
 
 import pytest
 
-from probes.stats.sprt import IndependentTest, boundaries, crossing, steps, wald_bound, wald_boundaries
+from probes.stats.sprt import MARGIN, IndependentTest, boundaries, crossing, steps, wald_bound, wald_boundaries
 from tests.unit.channels import channel
 
 LOW, HIGH, ERROR = 0.005, 0.05, 0.01
@@ -40,10 +40,10 @@ def test_wald_bound_where_the_ratio_has_no_drift():
 @pytest.mark.parametrize("error", [0.01, 0.05])
 def test_both_exact_errors_are_within_the_stated_one(low, high, error):
     limits = boundaries(low, high, error)
-    assert crossing(low, low, high, limits, error).above <= error
-    assert crossing(high, low, high, limits, error).below <= error
-    assert crossing(low / 2, low, high, limits, error).above <= error
-    assert limits.above <= wald_boundaries(error).above
+    assert crossing(low, low, high, limits, error).above <= MARGIN * error
+    assert crossing(high, low, high, limits, error).below <= MARGIN * error
+    assert crossing(low / 2, low, high, limits, error).above <= MARGIN * error
+    assert limits.above <= wald_boundaries(MARGIN * error).above
 
 
 @pytest.mark.parametrize("truth", WALD)
@@ -53,7 +53,7 @@ def test_the_mean_is_within_a_fifth_of_walds_bound(truth):
 
 
 def test_ratios_close_together_keep_walds_boundaries():
-    assert boundaries(0.04, 0.05, 0.01) == wald_boundaries(0.01)
+    assert boundaries(0.04, 0.05, 0.01) == wald_boundaries(MARGIN * 0.01)
 
 
 def simulate(truth: float, runs: int, seed: int) -> tuple[dict[str, int], float]:
