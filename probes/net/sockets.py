@@ -6,6 +6,7 @@ Python's socket module lacks some constants of <linux/in.h> and <linux/in6.h>; t
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import socket
 from typing import Any
@@ -17,6 +18,7 @@ SO_TIMESTAMPING = 37
 _NO_TIME_S = 0.0
 
 
+@functools.lru_cache(maxsize=4096)
 def family_of(address: str) -> socket.AddressFamily:
     """AF_INET or AF_INET6. Raises ValueError where ``address`` is not a literal address."""
     return socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET

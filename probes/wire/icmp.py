@@ -20,7 +20,6 @@ _IPV6_HEADER = 40
 _TCP, _UDP = 6, 17
 _PORTS = {_TCP, _UDP}
 _ECHOES = {1, 58}
-ECHO_HEADER_BYTES = 8
 
 
 class MalformedPacket(ValueError):
@@ -87,14 +86,6 @@ def echo_packets(family: int, identifier: int, payload: bytes) -> Callable[[int]
         return _ECHO.pack(kind, 0, checksum, identifier, sequence) + payload
 
     return packet
-
-
-def echo_header(data: bytes, offset: int = 0) -> tuple[int, int, int]:
-    """Type, identifier and sequence of an echo message that begins at ``offset``. Raises MalformedPacket."""
-    if len(data) < offset + _ECHO.size:
-        raise MalformedPacket("shorter than an ICMP echo header")
-    kind, _code, _checksum, identifier, sequence = _ECHO.unpack_from(data, offset)
-    return kind, identifier, sequence
 
 
 def without_ipv4_header(packet: bytes) -> bytes:

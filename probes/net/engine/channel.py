@@ -20,7 +20,7 @@ from probes.net.bpf import keep_echo_replies
 from probes.net.privileges import icmp_socket
 from probes.net.sockets import IP_RECVERR, IPV6_RECVERR, SO_TIMESTAMPING, set_error_queue
 from probes.wire.errqueue import Origin, parse_extended_error
-from probes.wire.icmp import ECHO_HEADER_BYTES, ECHO_REPLY, MalformedPacket, echo_header
+from probes.wire.icmp import ECHO_REPLY
 
 BATCH = 256  # packets per reading, so that a flood cannot hold the event loop
 _RECEIVE_BUFFER = 4 << 20  # replies and transmit stamps share it; an overflow would look like loss
@@ -30,12 +30,14 @@ _HEAD = 128  # of a packet: IPv4 header with options, ICMP header, token
 _QUOTED = 512
 _ANCILLARY = 256
 _IPV4_LENGTH = 0x0F
+_SOL_SOCKET, _TIMESTAMPING = socket.SOL_SOCKET, int(Origin.TIMESTAMPING)
 
 # SOF_TIMESTAMPING_*: TX_SOFTWARE, RX_SOFTWARE, SOFTWARE (report), OPT_ID, OPT_TSONLY (no copy of the packet).
 _RECEIVE = 1 << 3 | 1 << 4
 _TRANSMIT = 1 << 1 | 1 << 7 | 1 << 11
 
 _ERROR_KINDS = {IP_RECVERR, IPV6_RECVERR}
+_ECHO = struct.Struct("!BxxxHH")  # type, identifier, sequence
 _FIRST_TIMESPEC = struct.Struct("=qq")
 _ORIGIN_AND_DATA = struct.Struct("=4xB7xI")  # of struct sock_extended_err
 
@@ -139,6 +141,7 @@ class EchoChannel:
         """At most BATCH of what has come."""
         found: list[Reply] = []
         receive, header_first = self._sock.recvmsg, self.kind == "raw" and self.family == 4
+        wanted = (ECHO_REPLY[self.family], self.identifier)
         for _ in range(BATCH):
             try:
                 data, ancillary, _flags, source = receive(_HEAD, _ANCILLARY)
@@ -146,20 +149,12 @@ class EchoChannel:
                 break
             except OSError:  # the errno of an ICMP error whose details are in the queue
                 continue
-            offset = (data[0] & _IPV4_LENGTH) * 4 if header_first and data else 0
-            reply = self._reply(data, offset, source[0], ancillary)
-            if reply is not None:
-                found.append(reply)
+            at = (data[0] & _IPV4_LENGTH) * 4 if header_first and data else 0
+            if len(data) >= at + _ECHO.size:
+                kind, identifier, sequence = _ECHO.unpack_from(data, at)
+                if (kind, identifier) == wanted:
+                    found.append(Reply(sequence, source[0], data[at + _ECHO.size :], _stamp_of(ancillary)))
         return found
-
-    def _reply(self, data: bytes, at: int, source: str, ancillary: list[tuple[int, int, bytes]]) -> Reply | None:
-        try:
-            kind, identifier, sequence = echo_header(data, at)
-        except MalformedPacket:
-            return None
-        if kind != ECHO_REPLY[self.family] or identifier != self.identifier:
-            return None
-        return Reply(sequence, source, data[at + ECHO_HEADER_BYTES :], _stamp_of(ancillary))
 
     def errors(self) -> Errors:
         """At most BATCH messages of the error queue, oldest first."""
@@ -170,18 +165,17 @@ class EchoChannel:
                 data, ancillary, _flags, _source = receive(_QUOTED, _ANCILLARY, socket.MSG_ERRQUEUE)
             except OSError:  # EAGAIN: empty; the errno that was pending is told by the queue as well
                 break
-            self._sort(data, ancillary, found)
+            raw = _error_of(ancillary)
+            if raw is None:
+                continue
+            origin, number = _ORIGIN_AND_DATA.unpack_from(raw)
+            if origin != _TIMESTAMPING:
+                self._sort(data, raw, _stamp_of(ancillary), found)
+            elif (stamp_ns := _stamp_of(ancillary)) is not None:
+                found.stamps.append(Stamp(number, stamp_ns))
         return found
 
-    def _sort(self, data: bytes, ancillary: list[tuple[int, int, bytes]], found: Errors) -> None:
-        stamp_ns, raw = _stamp_of(ancillary), _error_of(ancillary)
-        if raw is None:
-            return
-        origin, number = _ORIGIN_AND_DATA.unpack_from(raw)
-        if origin == Origin.TIMESTAMPING:
-            if stamp_ns is not None:
-                found.stamps.append(Stamp(number, stamp_ns))
-            return
+    def _sort(self, data: bytes, raw: bytes, stamp_ns: int | None, found: Errors) -> None:
         error = parse_extended_error(raw)
         icmp = error.icmp() if error is not None else None
         if icmp is not None:
@@ -189,19 +183,16 @@ class EchoChannel:
 
     def _quoted(self, data: bytes, icmp: IcmpError, stamp_ns: int | None, found: Errors) -> None:
         """The queue quotes the packet from its ICMP header on."""
-        try:
-            _kind, identifier, sequence = echo_header(data)
-        except MalformedPacket:
-            identifier, sequence = -1, -1
+        _kind, identifier, sequence = _ECHO.unpack_from(data) if len(data) >= _ECHO.size else (None, None, 0)
         if identifier == self.identifier:
-            found.icmp.append(Quoted(sequence, data[ECHO_HEADER_BYTES:], icmp, stamp_ns))
+            found.icmp.append(Quoted(sequence, data[_ECHO.size :], icmp, stamp_ns))
         else:
             found.foreign = True
 
 
 def _stamp_of(ancillary: list[tuple[int, int, bytes]]) -> int | None:
     for level, kind, data in ancillary:
-        if kind == SO_TIMESTAMPING and level == socket.SOL_SOCKET and len(data) >= _FIRST_TIMESPEC.size:
+        if kind == SO_TIMESTAMPING and level == _SOL_SOCKET and len(data) >= _FIRST_TIMESPEC.size:
             seconds, nanoseconds = _FIRST_TIMESPEC.unpack_from(data)
             return seconds * 1_000_000_000 + nanoseconds or None
     return None
@@ -209,6 +200,6 @@ def _stamp_of(ancillary: list[tuple[int, int, bytes]]) -> int | None:
 
 def _error_of(ancillary: list[tuple[int, int, bytes]]) -> bytes | None:
     for level, kind, data in ancillary:
-        if kind in _ERROR_KINDS and level != socket.SOL_SOCKET and len(data) >= _ORIGIN_AND_DATA.size:
+        if kind in _ERROR_KINDS and level != _SOL_SOCKET and len(data) >= _ORIGIN_AND_DATA.size:
             return data
     return None

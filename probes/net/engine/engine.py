@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import os
 import random
 import socket
 import time
@@ -29,7 +30,7 @@ from probes.net.pacing import Pacing
 from probes.net.sockets import socket_address
 from probes.wire.icmp import echo_packets
 
-TICK_S = 0.010
+TICK_S = 0.020
 _WARM_UP_S = 0.010  # the kernel turns receive stamps on a little after the socket asks for them
 _SOONEST_S, _LATEST_S = 0.001, 0.050  # between two readings while the last answers are awaited
 _PATIENCE = 0.25  # of the time since the last send, until the next reading
@@ -49,7 +50,7 @@ class EchoEngine:
         self, family: socket.AddressFamily, clock: Clock, pacing: Pacing, chance: random.Random | None = None
     ) -> None:
         self._family, self._clock, self._pacing = family, clock, pacing
-        self._chance = chance or random.SystemRandom()
+        self._chance = chance or random.Random(os.urandom(32))
         self._session: _Session | None = None
         self._number = 0
 

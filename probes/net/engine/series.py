@@ -88,14 +88,16 @@ class Series:
         probe = Probe(self, len(self.probes), moment)
         self.probes.append(probe)
         self._last_sent = moment.monotonic
-        self.due = max(self._nominal(len(self.probes)), moment.monotonic + _CLOSEST * self.request.interval_s)
+        self.due = self._next_due(len(self.probes), moment.monotonic)
         return probe
 
-    def _nominal(self, ordinal: int) -> float:
+    def _next_due(self, ordinal: int, sent: float) -> float:
         """Jittered; the last is never later than without jitter, so that a series keeps to its time."""
         interval = self.request.interval_s
+        if interval <= 0:
+            return self._start
         jitter = self._chance.uniform(-JITTER, JITTER if ordinal < self.request.count - 1 else 0.0)
-        return self._start + (ordinal + jitter) * interval
+        return max(self._start + (ordinal + jitter) * interval, sent + _CLOSEST * interval)
 
     def answered(self, probe: Probe, stamp_ns: int | None, read: Moment) -> None:
         """``stamp_ns`` is the kernel's receive stamp; ``read`` is when we saw the reply."""
