@@ -30,6 +30,7 @@ IPV6_MINIMUM = 1280  # RFC 8200 section 5
 TIMESTAMPS = 12  # TCP option of RFC 7323, inside the MSS (RFC 6691)
 LARGEST_MSS = 32767  # tcp(7) TCP_MAXSEG takes no more
 SMALL_MSS = {IPV4_HEADERS: 536, IPV6_HEADERS: 1220}  # what every path must carry
+SMALL_TRIALS = 2  # in a row, between two large ones
 CONNECTIONS_AT_MOST = 12
 CONNECTION_INTERVAL_S = 0.2
 CONNECT_TIMEOUT_S = 3.0
@@ -323,8 +324,9 @@ class SegmentSteps(ScriptSteps[SegmentStep, SegmentTrial]):
     """The largest segment that comes through, by real connections with a chosen TCP_MAXSEG (which bounds both ends).
 
     1. The kernel's own MSS first: a transfer that is delivered ends it (and shows the packet size).
-    2. It stalls: the smallest MSS next. If that stalls too, size is not the matter.
-    3. The default once more: only a second stall makes the proof, a single one may be an accident.
+    2. It stalls: the smallest MSS next, twice. If that stalls too, size is not the matter.
+    3. The default once more: only a second stall makes the proof, a single one may be an accident. With two small ones
+       between, a balancer that sends every other connection to a dead end does not look like a matter of size.
     4. Then the search between the two.
     """
 
@@ -383,12 +385,13 @@ class SegmentSteps(ScriptSteps[SegmentStep, SegmentTrial]):
 
     def _proves_size(self) -> Generator[SegmentStep, SegmentTrial, bool]:
         smallest = SMALL_MSS[self._headers] + self._headers
-        small = yield from self._try(smallest)
-        if not small.delivered:
-            self._reason = "it stalls with the smallest segments too: not a matter of size"
-            if small.delivered is None:
-                self._reason = f"the trial with small segments failed: {_why(small.failure)}"
-            return False
+        for _ in range(SMALL_TRIALS):
+            small = yield from self._try(smallest)
+            if not small.delivered:
+                self._reason = "it stalls with the smallest segments too: not a matter of size"
+                if small.delivered is None:
+                    self._reason = f"the trial with small segments failed: {_why(small.failure)}"
+                return False
         self._delivered = smallest
         again = yield from self._try(None)
         if again.delivered:

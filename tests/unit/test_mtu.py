@@ -302,10 +302,10 @@ def test_segments_find_the_black_hole_within_twelve_connections(direction, seed)
         assert done.max_segment is None or done.max_segment + 40 == done.packet_bytes
 
 
-def test_a_hint_from_udp_needs_five_connections():
+def test_a_hint_from_udp_needs_six_connections():
     steps = transfer("from-target", lambda step: trial(step, step.packet_bytes <= 1389, STALL), hints=(1389,))
     assert (steps.result().largest_delivered, steps.result().smallest_lost) == (1389, 1390)
-    assert len(steps.trials()) == 5
+    assert len(steps.trials()) == 6
 
 
 def test_a_delivered_default_is_one_connection_and_shows_the_packet():
@@ -334,7 +334,15 @@ def test_one_stall_is_an_accident():
 
     steps = transfer("from-target", world)
     assert steps.result().black_hole is False
-    assert len(steps.trials()) == 3
+    assert len(steps.trials()) == 4
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_balancer_before_one_dead_end_is_not_a_matter_of_size(first):
+    """Connections go to two backends in turn, and nothing, large or small, comes back from one of them."""
+    asked = itertools.count(first)
+    steps = transfer("from-target", lambda step: trial(step, next(asked) % 2 != 0, STALL))
+    assert steps.result().black_hole is not True
 
 
 def test_refused_login_falls_back_to_the_certificate():
