@@ -23,7 +23,7 @@ from probes import registry
 from probes.contract import Capability, Clock, Context, Network, ProbeUnavailable
 from probes.model import Measurement, MeasurementOutcome, Target, Vantage, value
 
-WATCH_S = 35.0  # PERFORMANCE 7: long enough to catch a fault that is bad for 10 s in every 30
+WATCH_S = 35.0  # long enough to catch a fault that is bad for 10 s in every 30
 GRACE_S = 1.0  # for a probe to end by itself once its deadline is reached
 REPORT_RESERVE_S = 0.5  # of the budget, for judging and writing
 

@@ -19,8 +19,8 @@ from probes.sizes import SizeSearch
 UDP_PORTS = range(33434, 33524)  # traceroute's: nothing listens there, so the target answers "port unreachable"
 UDP_TOLERANCE = 4  # bytes between the largest delivered and the smallest lost size
 TCP_TOLERANCE = 8
-# A Linux target sends one "port unreachable" a second to one address, after a burst of six (icmp_ratelimit,
-# FACTS 4.7). Silence counts only if the target had time to earn the right to one answer.
+# A Linux target sends one "port unreachable" a second to one address, after a burst of six (icmp(7)
+# icmp_ratelimit). Silence counts only if the target had time to earn the right to one answer.
 ICMP_REFILL_S = 1.1
 UNANSWERED = "the target answers no UDP, not even small datagrams: filtered, or silent"
 SIGNALS_AT_MOST = 8

@@ -61,7 +61,6 @@ def _thresholds() -> str:
     rows = [(f"`{name}`", _figure(name), cell(reason)) for name, reason in _reasons()]
     intro = (
         "The numbers that the rules decide by, from `netdiag/diagnosis/thresholds.py`. Times are seconds, ratios 0..1."
-        " FACTS names sections of the project's collected facts of protocols and kernels."
     )
     return f"## Thresholds\n\n{intro}\n\n{table(('name', 'value', 'reason'), rows)}"
 

@@ -27,7 +27,13 @@ CONSEQUENCES: dict[str, frozenset[str]] = {
 }
 
 
+# Lost packets explain a silence that is itself in doubt (no confidence), never one after acknowledged bytes, each time.
+ONLY_IN_DOUBT = frozenset({("link.loss", "db.unresponsive")})
+
+
 def explains(cause: Finding, other: Finding) -> bool:
+    if (cause.code, other.code) in ONLY_IN_DOUBT and other.confidence is not None:
+        return False
     return other.code in CONSEQUENCES.get(cause.code, frozenset()) and _same_place(cause.subject, other.subject)
 
 

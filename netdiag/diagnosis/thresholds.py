@@ -11,7 +11,7 @@ survives this much loss is not explained by any loss that a database would still
 
 SILENT_SYNS = 4
 """SYNs that must all stay unanswered before silence is more than loss: a sequential test of 15 % loss against
-"always dropped" at 1e-3 each way decides after four (FACTS 7)."""
+"always dropped" at 1e-3 each way decides after four (Wald 1945)."""
 
 CERTAIN = 0.99
 """A statement that the peer itself made on the wire (a SQLSTATE, an ICMP code, an HTTP status line). What is left is
@@ -27,7 +27,7 @@ or it expects the PROXY protocol)."""
 
 DROP_AT_HOST = 0.95
 """Most that a silent port can be worth where the silence is not placed before the host: a full accept queue drops
-SYNs in the same way, and only the server's own ListenDrops counter shows it (FACTS 4.6)."""
+SYNs in the same way, and only the server's own ListenDrops counter shows it (listen(2), nstat)."""
 
 SLOW_PHASE_S = 1.0
 """A phase of the connection that takes this long is slow on any path: it is five round trips at the 200 ms of the
@@ -39,7 +39,7 @@ that the longest phase (StartupMessage and the SCRAM exchange) needs at most."""
 
 LINK_LOSS = 0.01
 """Loss that matters where the plan declares none: at 1 % a loss-based TCP flow over 50 ms is down to 2-3 Mb/s
-(FACTS 9.3), and carriers promise well below it."""
+(Padhye 1998), and carriers promise well below it."""
 
 LINK_LOSS_PACKETS_LOST = 3
 """Fewest lost packets that can be a finding without the sequential verdict. A Wilson lower bound alone would fire on
@@ -80,20 +80,20 @@ RTT_CRITICAL_FACTOR = 3.0
 """Three times the baseline multiplies every connect and commit by three (50 -> 200 ms in the escalation is four)."""
 
 FIBRE_KM_PER_RTT_S = 100_000.0
-"""Light in fibre makes 200,000 km/s one way: 1 ms of round trip is 100 km of distance (FACTS 8)."""
+"""Light in fibre makes 200,000 km/s one way: 1 ms of round trip is 100 km of distance."""
 
 DNS_ATTEMPTS = 2
 """Fewest unanswered queries before a resolver is more than one lost datagram away from healthy."""
 
 DNS_LOSS = 0.10
-"""Share of a resolver's answers missing, at the interval's lower bound: each costs the application 5 s (FACTS 6.1)."""
+"""Share of a resolver's answers missing, at the interval's lower bound: each costs an application 5 s (resolv.conf(5))."""
 
 DNS_LOSS_QUERIES_LOST = 3
 """Two first queries (A and AAAA) that time out together are a cold cache; a third is not."""
 
 LOCAL_LOOKUP_S = 1.0
 """A getaddrinfo that answers faster than this, of a name that no resolver knows, did not wait for DNS: glibc waits in
-whole seconds (FACTS 6.1)."""
+whole seconds (resolv.conf(5))."""
 
 SAMPLES_PER_NAME = 2
 """Connection attempts that an address must leave in silence, with a sibling accepting, before its record is called
@@ -112,4 +112,4 @@ LOOKUP_GRACE_S = 0.5
 """A getaddrinfo that is this much faster than a dead resolver's timeouts allow was answered by it."""
 
 SYNS_PER_QUERY = 2
-"""SYNs in one silent TCP query: the kernel repeats the first after 1 s, and a query waits 2 s (FACTS 4.3)."""
+"""SYNs in one silent TCP query: the kernel repeats the first after 1 s, and a query waits 2 s (RFC 6298 2.1)."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from netdiag.diagnosis.finding import Diagnosis
+from netdiag.diagnosis.finding import Diagnosis, FindingRole
 from netdiag.evidence import Run
 from netdiag.report.attempts import service_attempts
 from netdiag.report.evidence_rows import Numbers
@@ -36,11 +36,12 @@ class FailureRatio:
 def impact(run: Run, diagnosis: Diagnosis, numbered: Numbers) -> tuple[Detail, ...]:
     """The four lines of Impact Assessment."""
     failure = failure_ratio(run, numbered)
+    beyond = _beyond_the_count(diagnosis, failure)
     plan = run.plan.impact
     lines = (
-        ("Business Impact", _business(run, failure)),
-        ("Affected Users", _in_proportion(plan.users, "concurrent users", failure)),
-        ("Revenue Impact", _in_proportion(plan.revenue_per_day, "daily revenue at risk", failure)),
+        ("Business Impact", _business(run, failure, beyond)),
+        ("Affected Users", _in_proportion(plan.users, "concurrent users", failure, beyond)),
+        ("Revenue Impact", _in_proportion(plan.revenue_per_day, "daily revenue at risk", failure, beyond)),
         ("SLA Violation", _sla(plan.sla, failure)),
     )
     cited = failure.evidence if failure else ()
@@ -63,18 +64,27 @@ def failure_ratio(run: Run, numbered: Numbers) -> FailureRatio | None:
     )
 
 
-def _business(run: Run, failure: FailureRatio | None) -> str:
+def _beyond_the_count(diagnosis: Diagnosis, failure: FailureRatio | None) -> str:
+    """The cause that no counted attempt met: a black hole lets small connections through and stalls what follows."""
+    causes = [finding.code for finding in diagnosis.findings if finding.role is FindingRole.CAUSE]
+    return causes[0] if causes and failure is not None and failure.failed == 0 else ""
+
+
+def _business(run: Run, failure: FailureRatio | None, beyond: str) -> str:
     level = f"{run.plan.ticket.priority} - " if run.plan.ticket.priority else ""
     if failure is None:
         return f"{level}not measured: no attempt on the service was made"
-    return f"{level}{proportion(failure.failed, failure.total)} of the measured {failure.words} failed"
+    counted = f"{level}{proportion(failure.failed, failure.total)} of the measured {failure.words} failed"
+    return f"{counted}; what {beyond} does to them afterwards is not in this count" if beyond else counted
 
 
-def _in_proportion(whole: float | None, of_what: str, failure: FailureRatio | None) -> str:
+def _in_proportion(whole: float | None, of_what: str, failure: FailureRatio | None, beyond: str) -> str:
     if whole is None:
         return "not given"
     if failure is None:
         return f"{whole:,.0f} {of_what} as given; the share that is hit was not measured"
+    if beyond:
+        return f"{whole:,.0f} {of_what} as given; the share that {beyond} hits does not show in the attempts counted"
     low, high = whole * failure.low, whole * failure.high
     return (
         f"~{whole * failure.ratio:,.0f} of {whole:,.0f} {of_what}, if all meet the measured failure ratio of "

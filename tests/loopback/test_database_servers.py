@@ -225,7 +225,7 @@ async def test_no_slot_is_left():
 
 
 async def test_slots_reserved_for_superusers_are_refused_after_authentication():
-    """FACTS 2.2: R0 first, then E 53300 "remaining connection slots are reserved"."""
+    """R0 first, then E 53300 "remaining connection slots are reserved"."""
     async with taken({"max_connections": "6", "superuser_reserved_connections": "3"}, 3) as (server, _):
         waterfall = await attempt(server, user="free")
         assert waterfall.failure is not None

@@ -1,4 +1,4 @@
-"""The DNS rules. Waits are those measured on glibc 2.36 (FACTS 6.1); ratios are Wilson's, worked by hand."""
+"""The DNS rules. Waits are those measured on glibc 2.36; ratios are Wilson's, worked by hand."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_localhost_from_files_is_healthy_even_with_dead_resolvers():
         assert judged(RULES["dns.stale-record"], world) == []
 
 
-# The stub resolver's waits, as FACTS 6.1 measured them
+# The stub resolver's waits, as measured on glibc 2.36
 
 
 @pytest.mark.parametrize(

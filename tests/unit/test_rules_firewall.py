@@ -98,7 +98,7 @@ def test_a_drop_is_as_sure_as_the_syns_that_loss_would_have_to_eat(seed):
 
 
 def test_confidence_against_the_table_of_silent_drop_versus_loss():
-    """FACTS 7: at 30 % two-way loss five SYNs are all lost with 3.4e-2, eleven with 6e-4."""
+    """at 30 % two-way loss five SYNs are all lost with 3.4e-2, eleven with 6e-4."""
     assert 1 - drop_confidence(5, before_host=True) == pytest.approx(3.4e-2, rel=0.05)
     assert drop_confidence(11, before_host=True) == 0.99
     assert drop_confidence(11, before_host=False) == 0.95

@@ -244,12 +244,17 @@ def _closed(case: Case, place: Place) -> Judgement:
     )
 
 
+def _not_loopback_alone(place: Place) -> str:
+    """The usual slip of a server that other hosts are meant to reach."""
+    return "" if place.address in ("127.0.0.1", "::1") else " and not on loopback alone"
+
+
 def _closed_finding(place: Place, tries: Tries) -> Finding:
     resets = tries.of(Answer.RESET)
     took = min((t.seconds for t in resets if t.seconds is not None), default=None)
     after = f", after {milliseconds(took)} at best" if took is not None else ""
     share = ratio(len(resets), tries.sent)
-    restart = f"Start the server on {place.address}, or make it listen on {place.label} and not on 127.0.0.1 alone."
+    restart = f"Start the server on {place.address}, or make it listen on {place.label}{_not_loopback_alone(place)}."
     return Finding(
         id=finding_id(CLOSED, place.subject),
         code=CLOSED,

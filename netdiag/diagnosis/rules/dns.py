@@ -60,7 +60,7 @@ DOWN, TCP, LOST = "dns.resolver-down", "dns.tcp-blocked", "dns.loss"
 SERVFAIL, REFUSED = "dns.servfail", "dns.refused"
 DECLINED = frozenset({"REFUSED", "NOTIMP", "FORMERR", "NOTAUTH"})
 
-# RFC 8914 and its registry: whose trouble an extended error tells of (FACTS 6.2).
+# RFC 8914 and its registry: whose trouble an extended error tells of.
 EXTENDED = {
     **dict.fromkeys((6, 7, 8, 9, 10, 12), "DNSSEC validation failed"),
     **dict.fromkeys((15, 16, 17, 18), "blocked by the resolver's policy"),

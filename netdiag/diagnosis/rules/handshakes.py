@@ -246,7 +246,7 @@ class Silence:
 
 
 def silence(evidence: Evidence, address: str, port: int) -> Silence | None:
-    """The bracket of FACTS 7: the filter is at hop k or at k+1. None unless the control was answered at k+1."""
+    """The bracket: the filter is at hop k or at k+1. None unless the control was answered at k+1."""
     pair = traces(evidence, address, port)
     if pair is None or pair.service.data is None or pair.control.data is None or pair.service.data.reached:
         return None
@@ -275,7 +275,7 @@ class EarlyReset:
 
 
 def early_reset(evidence: Evidence, address: str, port: int) -> EarlyReset | None:
-    """A RST forged on the way, seen by distance (FACTS 7). Both traces must agree up to there: flows may be split."""
+    """A RST forged on the way, seen by distance. Both traces must agree up to there: flows may be split."""
     pair = traces(evidence, address, port)
     if pair is None or pair.service.data is None or pair.control.data is None:
         return None

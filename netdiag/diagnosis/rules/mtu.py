@@ -106,10 +106,17 @@ def way(case: Case, path: Path, direction: str) -> Way | None:
 def judge_black_hole(case: Case) -> Iterator[Judgement]:
     for path in paths(case):
         for direction in DIRECTIONS:
-            yield _black_hole(path, direction, way(case, path, direction))
+            yield _black_hole(case, path, direction, way(case, path, direction))
 
 
-def _black_hole(path: Path, direction: str, told: Way | None) -> Judgement:
+def _credentials(case: Case, path: Path) -> str:
+    """What would make the measurement possible, where it is not there already."""
+    endpoint = next((e for e in case.plan.endpoints if e.name == path.endpoint.name), None)
+    has_user = endpoint is not None and endpoint.credentials is not None and endpoint.credentials.user is not None
+    return "" if has_user else "With credentials in the plan, so that replies of several segments can be had: "
+
+
+def _black_hole(case: Case, path: Path, direction: str, told: Way | None) -> Judgement:
     if told is not None and told.vanishes:
         return _black_hole_finding(told)
     if told is not None and told.is_sound:
@@ -118,8 +125,7 @@ def _black_hole(path: Path, direction: str, told: Way | None) -> Judgement:
         code=BLACK_HOLE,
         subject=subject_of(path, direction),
         statement=f"Whether large packets {arrow(path, direction)} vanish: {_why_open(told)}.",
-        remedy=f"With credentials in the plan, so that replies of several segments can be had: "
-        f"{probe_command('mtu', path)}",
+        remedy=f"{_credentials(case, path)}{probe_command('mtu', path)}",
     )
 
 

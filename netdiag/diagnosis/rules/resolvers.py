@@ -159,7 +159,7 @@ def stub_wait(config: ResolverConfig, silent: frozenset[str]) -> float | None:
     """Seconds that each getaddrinfo of this host waits because of ``silent`` name servers (resolv.conf(5), glibc).
 
     The nth server asked gets (timeout << n) / servers seconds from the second on. None where no server of the host
-    is silent. Source: FACTS 6.1, measured on glibc 2.36.
+    is silent. Source: resolv.conf(5) and res_send.c, measured on glibc 2.36.
     """
     servers = config.nameservers[:GLIBC_NAMESERVERS]
     if not silent.intersection(servers):

@@ -132,5 +132,7 @@ def unseen_share(trials: int) -> str:
 
 
 def milliseconds(seconds: float) -> str:
-    """``4.0 ms`` below one second, ``3.05 s`` from there on."""
+    """``24 us`` below a tenth of a millisecond, ``4.0 ms`` below one second, ``3.05 s`` from there on."""
+    if 0 < seconds < 1e-4:
+        return f"{seconds * 1e6:.0f} us"
     return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"
