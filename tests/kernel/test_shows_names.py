@@ -70,7 +70,7 @@ def test_a_dead_resolver_before_a_good_one(place):
     cause = only(ran, "dns.resolver-down")
     assert cause["subject"]["resolver"] == FIRST
     (names,) = ran.measurements("names")
-    assert names["data"]["system"]["seconds"] == pytest.approx(5.0, abs=1.0), "what glibc makes of it (FACTS 6.1)"
+    assert names["data"]["system"]["seconds"] == pytest.approx(5.0, abs=1.0), "what glibc makes of it"
 
 
 def test_a_dead_resolver_behind_a_good_one_costs_nothing_yet(place):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import ssl
 import threading
 from collections.abc import Iterator
@@ -260,6 +261,27 @@ def test_heavy_loss_is_no_drop(place):
         ran = place.netdiag(place.dsn, budget="60s")
     only(ran, "link.loss")
     assert "firewall.drop" in ran.ruled_out()
+
+
+def test_loss_does_not_hide_a_server_that_says_nothing(place):
+    """Bytes that were acknowledged and never answered, each time: no loss of that size does it."""
+    place.database.signal(signal.SIGSTOP)
+    try:
+        with place.at_router("forward", f"tcp dport {PORT} numgen random mod 100 < 10 drop"):
+            ran = place.netdiag(place.dsn, budget="60s")
+    finally:
+        place.database.signal(signal.SIGCONT)
+    assert "db.unresponsive" in ran.causes, ran
+    assert set(ran.causes) <= {"db.unresponsive", "link.loss"}, ran
+
+
+def test_a_policer_of_connections_is_no_lossy_path(place, draw):
+    """ICMP arrives whole: the finding says that the port's own limit is as likely, and is not sure."""
+    rate = draw.randint(1, 2)
+    with place.at_router("forward", f"tcp dport {PORT} tcp flags syn limit rate over {rate}/second drop"):
+        cause = only(place.netdiag(place.dsn, budget="60s"), "link.loss")
+    assert "SYN policer" in cause["statement"]
+    assert cause["confidence"] <= 0.7
 
 
 def test_loss_of_echoes_alone_is_no_loss(place, draw):

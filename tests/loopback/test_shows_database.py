@@ -284,7 +284,7 @@ def stranger_dsn(port: int, **settings: str) -> str:
 
 
 def bad_request(connection: socket.socket) -> None:
-    """As HAProxy and AWS's ALB answer an SSLRequest (FACTS 2.5)."""
+    """As HAProxy and AWS's ALB answer an SSLRequest."""
     connection.recv(8)
     connection.sendall(b"HTTP/1.1 400 Bad Request\r\nServer: awselb/2.0\r\nConnection: close\r\n\r\n")
 

@@ -36,6 +36,13 @@ def test_a_consequence_is_folded_under_its_cause() -> None:
     assert out["db.unresponsive"].role is FindingRole.CONSEQUENCE
 
 
+def test_loss_explains_a_silence_only_where_that_is_in_doubt() -> None:
+    sure = by_code(folded([finding("db.unresponsive", confidence=0.9), finding("link.loss")]))
+    assert sure["db.unresponsive"].role is FindingRole.CAUSE
+    doubtful = by_code(folded([finding("db.unresponsive", confidence=None), finding("link.loss")]))
+    assert doubtful["db.unresponsive"].role is FindingRole.CONSEQUENCE
+
+
 def test_the_same_codes_at_two_addresses_are_two_causes() -> None:
     out = folded([finding("db.unresponsive", "198.51.100.8"), finding("mtu.black-hole")])
     assert {f.role for f in out} == {FindingRole.CAUSE}
