@@ -20,7 +20,7 @@ from netdiag.lab.grade import Grade
 from netdiag.lab.scenario import Scenario
 from probes.model import value
 
-JUDGED = ("netdiag", "probes")  # the folders whose code a trial judges
+JUDGED = ("netdiag", "probes", ":(exclude)netdiag/lab")  # the code that a trial judges; the lab is the judge
 
 
 @value
@@ -30,6 +30,7 @@ class Trial:
     scenario: str
     seed: int
     code: str  # code_hash()
+    digest: str  # Scenario.digest: a scenario that was changed since is another one
     started: dt.datetime
     seconds: float = 0.0  # of netdiag's own run
     drawn: dict[str, Any] | None = None
@@ -43,8 +44,8 @@ class Trial:
     trouble: str | None = None  # why the lab could not run it; the rest is then empty
 
     @property
-    def key(self) -> tuple[str, int]:
-        return (self.scenario, self.seed)
+    def key(self) -> tuple[str, int, str]:
+        return (self.scenario, self.seed, self.digest)
 
     def graded(self, grade: Grade) -> Trial:
         return replace(
@@ -87,12 +88,23 @@ def of_code(trials: Iterable[Trial], code: str) -> tuple[Trial, ...]:
     return tuple({trial.key: trial for trial in trials if trial.code == code}.values())
 
 
+def of_scenarios(trials: Iterable[Trial], scenarios: Iterable[Scenario]) -> tuple[Trial, ...]:
+    """Those of the scenarios as they are now."""
+    present = {(scenario.name, scenario.digest) for scenario in scenarios}
+    return tuple(trial for trial in trials if (trial.scenario, trial.digest) in present)
+
+
 def pending(
     scenarios: Sequence[Scenario], seeds: Sequence[int], done: Iterable[Trial]
 ) -> tuple[tuple[Scenario, int], ...]:
     """What is still to run, seed by seed, so that an interruption leaves every scenario tried alike."""
     over = {trial.key for trial in done if trial.trouble is None}
-    return tuple((scenario, seed) for seed in seeds for scenario in scenarios if (scenario.name, seed) not in over)
+    return tuple(
+        (scenario, seed)
+        for seed in seeds
+        for scenario in scenarios
+        if (scenario.name, seed, scenario.digest) not in over
+    )
 
 
 def seeds_for(
@@ -106,18 +118,20 @@ def seeds_for(
 
 
 def code_hash(root: Path) -> str:
-    """The git tree hashes of the judged folders, shortened; with a digest of what is not committed, after a ``+``.
+    """A digest of the judged files as committed; after a ``+`` one of what is not committed.
 
     Raises RuntimeError where ``root`` is no git work tree.
     """
-    trees = _git(root, "rev-parse", *(f"HEAD:{folder}" for folder in JUDGED)).split()
+    tree = _git(root, "ls-tree", "-r", "HEAD", "--", "netdiag", "probes").splitlines()
+    committed = "\n".join(line for line in tree if not line.partition("\t")[2].startswith("netdiag/lab/"))
     changes = _git(root, "diff", "HEAD", "--", *JUDGED)
-    others = _git(root, "ls-files", "--others", "--exclude-standard", "--", *JUDGED).split("\n")
-    digest = hashlib.sha256(changes.encode())
-    for other in filter(None, others):
-        digest.update(other.encode() + (root / other).read_bytes())
-    committed = "-".join(tree[:10] for tree in trees)
-    return f"{committed}+{digest.hexdigest()[:8]}" if changes or any(others) else committed
+    others = _git(root, "ls-files", "--others", "--exclude-standard", "--", *JUDGED).splitlines()
+    changed = changes.encode() + b"".join(other.encode() + (root / other).read_bytes() for other in others)
+    return _digest(committed.encode()) + (f"+{_digest(changed)}" if changed else "")
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def _git(root: Path, *arguments: str) -> str:

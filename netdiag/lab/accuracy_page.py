@@ -52,7 +52,7 @@ def _facts(trials: Sequence[Trial]) -> str:
     verdicts = sum(trial.verdict_right for trial in trials)
     return (
         f"- Date: {days[0]}{f' to {days[-1]}' if len(days) > 1 else ''} (UTC)\n"
-        f"- Code: `{trials[0].code}` (git trees of netdiag and probes)\n"
+        f"- Code: `{trials[0].code}` (digest of netdiag without the lab, and probes)\n"
         f"- Seeds: {', '.join(map(str, seeds))}\n"
         f"- Trials: {len(trials)}; verdict right {share(verdicts, len(trials))}; "
         f"wholly right {share(right, len(trials))}\n"

@@ -29,6 +29,7 @@ Every code that is neither in ``must`` nor in ``may`` must not be named. A scena
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -99,6 +100,7 @@ class Scenario:
 
     name: str
     title: str
+    digest: str  # of the file's text
     row: int | None
     family: str
     implemented: bool
@@ -171,7 +173,7 @@ def parse_scenario(text: str, source: str) -> Scenario:
     """``source`` is the file's name, ``<name>.toml``. Raises ScenarioError."""
     try:
         document = tomllib.loads(text)
-        scenario = _scenario(document, source)
+        scenario = _scenario(document, source, hashlib.sha256(text.encode()).hexdigest()[:8])
         scenario.incident(seed=0)
     except tomllib.TOMLDecodeError as error:
         raise ScenarioError(f"{source}: not TOML: {error}") from None
@@ -180,7 +182,7 @@ def parse_scenario(text: str, source: str) -> Scenario:
     return scenario
 
 
-def _scenario(document: dict[str, Any], source: str) -> Scenario:
+def _scenario(document: dict[str, Any], source: str, digest: str) -> Scenario:
     _check_keys(document, source)
     if f"{document['name']}.toml" != source:
         raise ScenarioError(f"{source}: name: must be the file's own name")
@@ -192,6 +194,7 @@ def _scenario(document: dict[str, Any], source: str) -> Scenario:
     return Scenario(
         name=document["name"],
         title=document["title"],
+        digest=digest,
         row=document.get("row"),
         family=document.get("family", "both"),
         implemented=document.get("implemented", True),

@@ -104,7 +104,8 @@ def attempt(world: World, scenario: Scenario, seed: int, code: str) -> tuple[Tri
 
     Raises LabError where the world cannot be put back: it is of no use any more.
     """
-    trial = Trial(scenario=scenario.name, seed=seed, code=code, started=dt.datetime.now(dt.UTC).replace(microsecond=0))
+    started = dt.datetime.now(dt.UTC).replace(microsecond=0)
+    trial = Trial(scenario=scenario.name, seed=seed, code=code, digest=scenario.digest, started=started)
     outcome: Outcome | None = None
     try:
         outcome = diagnose(world, scenario, begin(world, scenario, seed))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from netdiag.lab.accuracy import Trial, append_trial, code_hash, of_code, pending, read_trials, seeds_for
+from netdiag.lab.accuracy import Trial, append_trial, code_hash, of_code, of_scenarios, pending, read_trials, seeds_for
 from netdiag.lab.accuracy_page import page, share
 from netdiag.lab.grade import Grade, Named, fits, grade, lines, named_in
 from netdiag.lab.scenario import Expectation, Pattern, Scenario
@@ -37,6 +38,7 @@ def scenario(name: str, *codes: str, implemented: bool = True) -> Scenario:
     return Scenario(
         name=name,
         title=f"what {name} does",
+        digest="d",
         row=5,
         family="ipv4",
         implemented=implemented,
@@ -51,7 +53,7 @@ def scenario(name: str, *codes: str, implemented: bool = True) -> Scenario:
 
 def trial(name: str, seed: int, *, code: str = "c", right: bool = True, **more: object) -> Trial:
     given: dict[str, object] = {"verdict": "critical", "verdict_right": right, "right": right, "seconds": 40.0}
-    return Trial(scenario=name, seed=seed, code=code, started=NOW, **(given | more))  # type: ignore[arg-type]  # by name
+    return Trial(scenario=name, seed=seed, code=code, digest="d", started=NOW, **(given | more))  # type: ignore[arg-type]  # by name
 
 
 # Grading
@@ -166,6 +168,13 @@ def test_another_version_of_the_code_starts_anew_and_the_last_word_counts() -> N
     assert of_code(trials, "c") == (trials[2],)
 
 
+def test_a_scenario_that_was_changed_is_run_again_and_its_old_trials_do_not_count() -> None:
+    changed = replace(scenario("a"), digest="e")
+    done = (trial("a", 1), trial("b", 1))
+    assert [each.name for each, _ in pending((changed, scenario("b")), (1,), done)] == ["a"]
+    assert of_scenarios(done, (changed, scenario("b"))) == (done[1],)
+
+
 def test_unfinished_seeds_come_before_fresh_ones() -> None:
     scenarios = (scenario("a"), scenario("b"))
     done = (trial("a", 7), trial("b", 7), trial("a", 8))
@@ -189,7 +198,12 @@ def test_the_code_hash_follows_what_is_not_committed(tmp_path: Path) -> None:
     git("add", ".")
     git("commit", "-qm", "one")
     clean = code_hash(tmp_path)
-    assert clean == "-".join(git("rev-parse", f"HEAD:{folder}").strip()[:10] for folder in ("netdiag", "probes"))
+    (tmp_path / "netdiag" / "lab").mkdir()
+    (tmp_path / "netdiag" / "lab" / "judge.py").write_text("the lab is not judged")
+    assert code_hash(tmp_path) == clean
+    git("add", ".")
+    git("commit", "-qm", "two")
+    assert code_hash(tmp_path) == clean
     (tmp_path / "probes" / "a.py").write_text("changed\n")
     changed = code_hash(tmp_path)
     (tmp_path / "netdiag" / "new.py").write_text("new\n")

@@ -9,7 +9,7 @@ import pytest
 from netdiag.diagnosis.catalogue import RULES
 from netdiag.diagnosis.causes import CONSEQUENCES
 from netdiag.lab.draw import Choice, DrawError, Range, draw, fill, read_draw, references
-from netdiag.lab.faults import Filter, Link, read_fault
+from netdiag.lab.faults import Filter, Link
 from netdiag.lab.scenario import (
     Scenario,
     ScenarioError,
@@ -91,7 +91,7 @@ def test_a_scenario_is_read_with_its_draws_in_place() -> None:
         ('loss = "$loss"', 'loss = "$lost"', "one.toml: $lost is not drawn; there are loss, place"),
         ('verdict = "critical"', "", "one.toml: expect.verdict is missing"),
         ('verdict = "critical"', 'verdict = "bad"', "one.toml: expect.verdict: must be one of healthy"),
-        ('may = ["db.unresponsive"]', 'may = ["lb.backend-down"]', "one.toml: expect.may: lb.backend-down is no consequ"),
+        ('may = ["db.unresponsive"]', 'may = ["lb.backend-down"]', "one.toml: expect.may: lb.backend-down is no"),
         ('may = ["db.unresponsive"]', 'must_not = ["firewall.drop"]', "one.toml: expect.must_not: firewall.drop is"),
         ('may = ["db.unresponsive"]', 'must_not = ["db.slow"]\nmay = ["db.slow"]', "expect.must_not: db.slow is"),
         ('endpoint = "$place"', 'endpont = "$place"', "one.toml: expect.must[0].endpont: unknown key; did you mean"),
@@ -188,7 +188,7 @@ def test_every_code_with_a_rule_has_a_scenario() -> None:
 
 
 def test_every_code_of_the_mission_has_a_scenario() -> None:
-    assert MISSION <= {code for scenario in ALL for code in scenario.codes}
+    assert {code for scenario in ALL for code in scenario.codes} >= MISSION
 
 
 def test_look_alikes_compounds_and_the_ticket_are_there() -> None:
