@@ -86,7 +86,7 @@ DNS_ATTEMPTS = 2
 """Fewest unanswered queries before a resolver is more than one lost datagram away from healthy."""
 
 DNS_LOSS = 0.10
-"""Share of a resolver's answers missing, at the interval's lower bound: each costs an application 5 s (resolv.conf(5))."""
+"""Share of a resolver's answers missing, at the interval's lower bound: each costs 5 s of waiting (resolv.conf(5))."""
 
 DNS_LOSS_QUERIES_LOST = 3
 """Two first queries (A and AAAA) that time out together are a cold cache; a third is not."""

@@ -110,7 +110,7 @@ def test_database_shows_the_black_hole_on_the_way_back(family, seed):
     assert (measurement.to_target.black_hole, measurement.to_target.largest_delivered) == (False, 1500)
     assert len(measurement.segments) <= CONNECTIONS_AT_MOST
     stalled = measurement.segments[0]
-    # FACTS 5.1: the small tail came through, and waits for the full segments that did not.
+    # the small tail came through, and waits for the full segments that did not.
     assert stalled.delivered is False
     assert stalled.info.rcv_ooopack >= 1
     assert stalled.info.data_segs_in >= 1

@@ -70,7 +70,7 @@ def test_a_drop_in_forward_is_placed_at_the_last_hop_that_answers(seed):
         made.filter(made.router(filtering), "forward", "tcp dport 5432 drop")
         measurement = walk(made, options=PathOptions(timeout_s=0.5))
         assert (measurement.reached, measurement.end_reason) == (False, "silent")
-        # Linux checks the TTL before FORWARD: the filtering router itself still answers (FACTS 7).
+        # Linux checks the TTL before FORWARD: the filtering router itself still answers.
         assert last_answering_hop(measurement).ttl == filtering
 
 

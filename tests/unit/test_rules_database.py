@@ -306,3 +306,15 @@ def test_the_check_logs_in_as_the_application_does_and_stays_one_argument():
     assert (unquote(parts.username), parts.hostname, parts.port) == (odd.user, "db.example", 5432)
     assert unquote(parts.path) == "/x/y"
     assert "canary" not in repr(only(AUTH, case))
+
+
+def test_a_closed_port_beside_an_open_one_of_the_same_name_is_a_warning() -> None:
+    dual = ev.endpoint("db.example")
+    refused = ev.ports([ev.unconnected(Outcome.REFUSED)], at=ev.target("198.51.100.8", of=dual))
+    opened = ev.ports([ev.connected()], at=ev.target(of=dual))
+    rule = next(rule for rule in database.RULES if rule.code == "db.port-closed")
+    beside = [j for j in ev.judged(rule, ev.case(refused, opened, endpoints=(dual,))) if isinstance(j, Finding)]
+    alone = [j for j in ev.judged(rule, ev.case(refused, endpoints=(dual,))) if isinstance(j, Finding)]
+    assert [finding.severity for finding in beside] == [Severity.WARNING]
+    assert "198.51.100.7:5432, of the same name, accepts connections" in beside[0].statement
+    assert [finding.severity for finding in alone] == [Severity.CRITICAL]

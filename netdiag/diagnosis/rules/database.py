@@ -22,7 +22,7 @@ from netdiag.diagnosis.finding import (
     Severity,
 )
 from netdiag.diagnosis.rule import Case, Rule
-from netdiag.diagnosis.rules.handshakes import Answer, Tries, early_reset, tries_at
+from netdiag.diagnosis.rules.handshakes import Answer, Tries, early_reset, open_beside, tries_at
 from netdiag.diagnosis.rules.subjects import (
     Place,
     database_places,
@@ -222,7 +222,7 @@ def _closed(case: Case, place: Place) -> Judgement:
     resets = tries.count(Answer.RESET)
     forged = early_reset(case.evidence, place.address, place.port) if resets and place.address else None
     if resets and not forged:
-        return _closed_finding(place, tries)
+        return _closed_finding(place, tries, open_beside(case, place))
     if forged or tries.count(Answer.OPEN):
         said = f"{tries.count(Answer.OPEN)} of {tries.sent} connection attempts to {place.label} completed"
         if forged:
@@ -249,21 +249,23 @@ def _not_loopback_alone(place: Place) -> str:
     return "" if place.address in ("127.0.0.1", "::1") else " and not on loopback alone"
 
 
-def _closed_finding(place: Place, tries: Tries) -> Finding:
+def _closed_finding(place: Place, tries: Tries, beside: tuple[Place, Tries] | None) -> Finding:
     resets = tries.of(Answer.RESET)
     took = min((t.seconds for t in resets if t.seconds is not None), default=None)
     after = f", after {milliseconds(took)} at best" if took is not None else ""
     share = ratio(len(resets), tries.sent)
     restart = f"Start the server on {place.address}, or make it listen on {place.label}{_not_loopback_alone(place)}."
+    still = f" {beside[0].label}, of the same name, accepts connections." if beside else ""
     return Finding(
         id=finding_id(CLOSED, place.subject),
         code=CLOSED,
         role=FindingRole.CAUSE,
-        severity=Severity.WARNING if tries.count(Answer.OPEN) else Severity.CRITICAL,
+        severity=Severity.WARNING if beside or tries.count(Answer.OPEN) else Severity.CRITICAL,
         confidence=LIKELY,
         section=Section.DATABASE if place.is_database else Section.INFRASTRUCTURE,
         subject=place.subject,
-        statement=f"{share} connection attempts to {place.label} are answered by RST{after}: nothing listens there.",
+        statement=f"{share} connection attempts to {place.label} are answered by RST{after}: nothing listens there, "
+        f"or a filter beside the host says so in its name.{still}",
         evidence=tries.ids,
         would_refute=f"The server's own list of sockets showing a listener on {place.label} at that time.",
         actions=(

@@ -32,6 +32,7 @@ from netdiag.diagnosis.rules.handshakes import (
     early_reset,
     is_local,
     offenders,
+    open_beside,
     proofs_of_life,
     silence,
     tries_at,
@@ -273,7 +274,7 @@ def _unreachable(case: Case, place: Place) -> Judgement:
     if unknown or place.address is None:
         return unknown or _not_measured(UNREACHABLE, place, "No address.", "Make the name resolve first.")
     told = tries.of(Answer.UNREACHABLE)
-    beside = _open_beside(case, place)
+    beside = open_beside(case, place)
     if len(told) == tries.sent and all(is_local(t) for t in told) and beside:
         return _no_such_family(place, tries, told, beside)
     if told:
@@ -285,16 +286,6 @@ def _unreachable(case: Case, place: Place) -> Judgement:
         text = f"{', '.join(offenders(tries.tries))} rejects before {place.address} could answer."
         return _not_measured(UNREACHABLE, place, text, "Lift the rejection first.")
     return _unreachable_finding(place, tries, _silent_statement(place, tries), None)
-
-
-def _open_beside(case: Case, place: Place) -> tuple[Place, Tries] | None:
-    """Another address of the same endpoint whose port accepts connections."""
-    for other in sockets(case):
-        if other.endpoint.name == place.endpoint.name and other.address not in (place.address, None):
-            tries = tries_at(case.evidence, other.address, other.port)
-            if tries.count(Answer.OPEN):
-                return other, tries
-    return None
 
 
 def _no_such_family(place: Place, tries: Tries, told: tuple[Try, ...], beside: tuple[Place, Tries]) -> Finding:

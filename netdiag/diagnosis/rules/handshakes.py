@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import Any
 
+from netdiag.diagnosis.rule import Case
+from netdiag.diagnosis.rules.subjects import Place, sockets
 from netdiag.evidence import Evidence
 from probes.database import DatabaseMeasurement
 from probes.exchanges import Handshake
@@ -306,3 +308,13 @@ def offenders(attempts: Iterable[Try]) -> tuple[str, ...]:
 def is_local(attempt: Try) -> bool:
     """This host's own word (its routing table), not a packet's."""
     return attempt.failure is not None and attempt.failure.kind is FailureKind.LOCAL
+
+
+def open_beside(case: Case, place: Place) -> tuple[Place, Tries] | None:
+    """Another address of the same endpoint whose port accepts connections."""
+    for other in sockets(case):
+        if other.endpoint.name == place.endpoint.name and other.address not in (place.address, None):
+            tries = tries_at(case.evidence, other.address, other.port)
+            if tries.count(Answer.OPEN):
+                return other, tries
+    return None

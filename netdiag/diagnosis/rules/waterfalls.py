@@ -204,6 +204,8 @@ def _reason(case: Case, place: Place, attempts: tuple[Attempt, ...], needs_login
     if needs_login and ends[PASSED]:
         text = f"No user is given, so the connections to {place.label} stop after SSLRequest and TLS."
         return text, "Give netdiag the application's own DSN."
+    if set(ends) == {PASSED}:
+        return f"No connection to {place.label} takes that step, as sslmode has it.", "Ask for TLS to have it measured."
     return f"No connection to {place.label} got that far: {_listed(ends)}.", "Settle what stops it, then run again."
 
 
