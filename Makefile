@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test check bench docs lock clean debian
+.PHONY: demo test check bench docs lock clean debian accuracy
 
 demo: $(READY)           ## a real PostgreSQL on loopback, diagnosed; the report is printed and kept in demo-out/
 	@$(BIN)/python -m netdiag.lab.demo --output demo-out
@@ -17,6 +17,9 @@ check: $(READY)          ## lint, format, types, layering
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/unit/test_layering.py
+
+accuracy: $(READY) debian ## every scenario of the lab with fresh seeds (root, some hours); resumes; docs/reference/accuracy.md
+	@$(BIN)/python -m netdiag.lab.accuracy_run --seeds 3
 
 bench: $(READY)          ## timings side by side in one run, printed as ratios
 	@$(BIN)/python -m benchmarks

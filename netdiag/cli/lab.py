@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,11 @@ lab_app = typer.Typer(
     rich_markup_mode=None,
 )
 DOCTOR_SCHEMA, LIST_SCHEMA = "netdiag.lab-doctor/1", "netdiag.lab-list/1"
+
+
+class Form(StrEnum):
+    TEXT = "text"
+    JSON = "json"
 
 
 def complete_scenario(incomplete: str) -> list[str]:
@@ -43,7 +49,7 @@ Seed = Annotated[
     int | None, typer.Option(metavar="N", min=0, help="Decides strengths and places. Default: a fresh one, printed.")
 ]
 State = Annotated[Path | None, typer.Option("--state", metavar="DIR", help="The lab's folder.")]
-Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+Plain = Annotated[Form, typer.Option("--format", help="Of what is printed on standard output.")]
 
 
 @lab_app.command()
@@ -72,13 +78,13 @@ def down(state: State = None) -> int:
 
 
 @lab_app.command("list")
-def list_scenarios(as_json: Json = False) -> int:
+def list_scenarios(form: Plain = Form.TEXT) -> int:
     """Every scenario, with what netdiag should say of it."""
     from netdiag.lab.scenario import all_scenarios
 
     with _lab_errors():
         scenarios = all_scenarios()
-    if as_json:
+    if form is Form.JSON:
         rows = [{"name": s.name, "title": s.title, "row": s.row, "codes": sorted(s.codes)} for s in scenarios]
         emit(to_json({"schema": LIST_SCHEMA, "scenarios": rows}))
         return OK
@@ -194,7 +200,7 @@ def shell(
 
 
 @lab_app.command()
-def doctor(as_json: Json = False) -> int:
+def doctor(form: Plain = Form.TEXT) -> int:
     """What the lab needs of this machine, and the one line that installs what is missing."""
     from dataclasses import asdict
 
@@ -202,7 +208,7 @@ def doctor(as_json: Json = False) -> int:
 
     needs, line = examine(), install_line()
     able = all(need.met for need in needs)
-    if as_json:
+    if form is Form.JSON:
         emit(to_json({"schema": DOCTOR_SCHEMA, "able": able, "install": line, "needs": [asdict(n) for n in needs]}))
         return OK if able else DEGRADED
     for need in needs:

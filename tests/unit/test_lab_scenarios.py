@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
 
 import pytest
 
+from netdiag.cli.main import invoke
 from netdiag.diagnosis.catalogue import RULES
 from netdiag.diagnosis.causes import CONSEQUENCES
 from netdiag.lab.draw import Choice, DrawError, Range, draw, fill, read_draw, references
@@ -203,3 +206,44 @@ def test_a_name_is_found_or_guessed() -> None:
     assert scenario_named("ce1006").name == "ce1006"
     with pytest.raises(ScenarioError, match="did you mean ce1006"):
         scenario_named("ce106")
+
+
+# The command line, where no lab is needed
+
+
+def test_the_list_names_every_scenario_and_what_is_due(capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["lab", "list"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split()[0] for row in rows] == [scenario.name for scenario in ALL]
+    assert any("[firewall.drop]" in row for row in rows)
+    assert invoke(["lab", "list", "--format", "json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {row["name"]: set(row["codes"]) for row in document["scenarios"]} == {s.name: s.codes for s in ALL}
+
+
+@pytest.mark.parametrize("command", ["run", "inject"])
+def test_an_unknown_scenario_is_bad_usage(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["lab", command, "firewal-drop", "--state", str(tmp_path / "lab")]) == 3
+    assert "netdiag: " in capsys.readouterr().err
+    assert not (tmp_path / "lab").exists()
+
+
+@pytest.mark.parametrize("words", [["inject", "healthy"], ["clear"], ["shell", "app", "true"]])
+def test_what_needs_a_lab_says_how_to_get_one(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, *rest = words
+    assert invoke(["lab", command, "--state", str(tmp_path / "lab"), *rest]) == 3
+    assert "netdiag lab up" in capsys.readouterr().err
+
+
+def test_doctor_gives_the_line_that_installs_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("netdiag.lab.doctor._path", lambda program: None if program in ("knotd", "bird") else "/x")
+    assert invoke(["lab", "doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "NO   knotd" in out
+    install = next(line for line in out.splitlines() if line.startswith("install: "))
+    assert {"bird2", "knot"} <= set(install.split())
+    assert not {"haproxy", "unbound"} & set(install.split())
