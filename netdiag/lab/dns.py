@@ -98,10 +98,6 @@ class Resolver:
             kind = "A" if ip_address(address).version == 4 else "AAAA"
             self._control("local_data", f"{owner} {ttl_s} {kind} {address}")
 
-    def servfail(self, name: str) -> None:
-        """SERVFAIL for a name, whatever is asked of it. Raises LabError."""
-        self._control("local_zone", f"{name.removesuffix(f'.{DOMAIN}')}.{DOMAIN}.", "always_servfail")
-
     def refuse(self) -> None:
         """REFUSED for everybody, until its configuration is put back. Raises LabError."""
         self._service.configure(self._service.configuration.replace(" allow\n", " refuse\n"))

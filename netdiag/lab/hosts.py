@@ -135,7 +135,7 @@ def command(*argv: str, input: str | None = None) -> str:
     """Standard output of a program on this machine. Raises LabError with what it said."""
     done = subprocess.run(argv, input=input, capture_output=True, text=True, timeout=60.0, check=False)
     if done.returncode != 0:
-        raise LabError(f"{' '.join(argv)}: {done.stderr.strip()}")
+        raise LabError(f"{' '.join(argv)}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
 
 
