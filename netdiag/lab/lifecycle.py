@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 import secrets
 import shutil
 import signal
@@ -16,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from netdiag.lab import journal as journals
-from netdiag.lab import processes, wiring
+from netdiag.lab import processes, rootless, wiring
 from netdiag.lab.certificates import Authority
 from netdiag.lab.errors import LabError
 from netdiag.lab.journal import Journal
@@ -131,6 +130,6 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def require_root() -> None:
-    """Raises LabError for anybody else."""
-    if os.geteuid() != 0:
+    """Or its capabilities in a user namespace. Raises LabError for anybody else."""
+    if not rootless.may_make_namespaces():
         raise LabError("the lab makes network namespaces: run it as root; `netdiag lab doctor` tells more")

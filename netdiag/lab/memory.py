@@ -1,4 +1,4 @@
-"""What a host's kernel remembers of past traffic, forgotten: path MTUs, TCP metrics, tracked connections."""
+"""What a host's kernel remembers of past traffic, forgotten: path MTUs, tracked connections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ def forget(host: LabHost) -> None:
     """Raises LabError, OSError."""
     host.ip("route", "flush", "cache")
     host.ip("-6", "route", "flush", "cache")
-    host.ip("tcp_metrics", "flush", "all")
     host.inside(_flush_conntrack)
 
 

@@ -28,6 +28,7 @@ _SYSCTLS = {
     "net/ipv6/conf/default/dad_transmits": "0",
     "net/ipv6/conf/default/accept_ra": "0",
     "net/ipv4/conf/all/rp_filter": "0",
+    "net/ipv4/tcp_no_metrics_save": "1",  # nothing learnt of a path outlives its fault; a flush would need real root
     "net/ipv4/conf/default/rp_filter": "0",
 }
 _ROUTER = {"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1", "net/ipv4/conf/all/send_redirects": "0"}

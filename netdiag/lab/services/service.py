@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -20,6 +21,7 @@ STOP_TIMEOUT_S = 5.0
 _POLL_S = 0.02
 # Not the caller's: a replica, for one, would look for client certificates in HOME.
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "HOME": "/"}
+_ENVIRONMENT |= {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}  # the emulators are ours
 
 
 @value
