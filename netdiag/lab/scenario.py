@@ -107,6 +107,7 @@ class Scenario:
     quick: bool  # one look is enough: no watching on for faults that come and go
     fast: bool  # part of the fast subset
     settle_s: float  # between the fault and netdiag: what the fault itself needs to show
+    plan: str  # more of netdiag's plan, as it stands: the ticket, say
     draws: Mapping[str, Range | Choice]
     faults: tuple[Mapping[str, Any], ...]
     expect: Mapping[str, Any]
@@ -139,6 +140,7 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
     "quick": bool,
     "fast": bool,
     "settle_s": (int, float),
+    "plan": str,
     "draw": dict,
     "fault": list,
     "expect": dict,
@@ -201,6 +203,7 @@ def _scenario(document: dict[str, Any], source: str, digest: str) -> Scenario:
         quick=document.get("quick", False),
         fast=document.get("fast", False),
         settle_s=document.get("settle_s", 0.0),
+        plan=document.get("plan", ""),
         draws=_draws(document.get("draw", {}), source),
         faults=tuple(document.get("fault", ())),
         expect=document["expect"],

@@ -80,7 +80,7 @@ def under_way(state_dir: Path) -> str | None:
 def write_plan(world: World, scenario: Scenario) -> Path:
     """Names where both families are measured, else the addresses of one."""
     path = world.state_dir / PLAN
-    path.write_text(world.plan_toml(_FAMILY[scenario.family]))
+    path.write_text(f"{world.plan_toml(_FAMILY[scenario.family])}\n{scenario.plan}")
     return path
 
 

@@ -45,6 +45,7 @@ def scenario(name: str, *codes: str, implemented: bool = True) -> Scenario:
         quick=False,
         fast=False,
         settle_s=0.0,
+        plan="",
         draws={},
         faults=(),
         expect={"verdict": "critical", "must": [{"code": code} for code in codes]},

@@ -12,7 +12,8 @@ from netdiag.cli.main import invoke
 from netdiag.diagnosis.catalogue import RULES
 from netdiag.diagnosis.causes import CONSEQUENCES
 from netdiag.lab.draw import Choice, DrawError, Range, draw, fill, read_draw, references
-from netdiag.lab.faults import Filter, Link
+from netdiag.lab.faults import Filter, Link, Service
+from netdiag.lab.plan import plan_toml
 from netdiag.lab.scenario import (
     Scenario,
     ScenarioError,
@@ -21,6 +22,8 @@ from netdiag.lab.scenario import (
     parse_scenario,
     scenario_named,
 )
+from netdiag.lab.topology import two_regions
+from netdiag.plan.reader import parse_plan
 
 # The codes of PRODUCT's mission table.
 MISSION = {
@@ -200,6 +203,31 @@ def test_look_alikes_compounds_and_the_ticket_are_there() -> None:
     assert "ce1006" in {scenario.name for scenario in ALL}
     assert 6 <= sum(scenario.fast for scenario in ALL) <= 8
     assert {"both", "ipv6"} <= {scenario.family for scenario in ALL}
+
+
+@pytest.mark.parametrize("scenario", ALL, ids=lambda scenario: scenario.name)
+def test_the_plan_of_every_scenario_is_one_that_netdiag_reads(scenario: Scenario) -> None:
+    family = {"ipv4": 4, "ipv6": 6, "both": None}[scenario.family]
+    plan = parse_plan(f"{plan_toml(two_regions(), Path('/lab'), family)}\n{scenario.plan}", "plan.toml", {})
+    assert {endpoint.name for endpoint in plan.endpoints} == {"ysql", "db-east", "db-west"}
+    assert {must["endpoint"] for must in scenario.expect.get("must", ()) if "$" not in must.get("endpoint", "$")} <= {
+        endpoint.name for endpoint in plan.endpoints
+    }
+    assert plan.ticket.id == ("CE1006" if scenario.name == "ce1006" else None)
+
+
+def test_every_host_link_and_service_that_a_fault_names_is_in_the_lab() -> None:
+    topology = two_regions()
+    hosts = {host.name for host in topology.hosts}
+    emulated = {link.name for link in topology.emulated_links()}
+    for scenario in ALL:
+        for fault in scenario.incident(SEEDS[0]).faults:
+            named = {getattr(fault, key, None) for key in ("host", "at", "to", "source")} - {None}
+            assert named <= hosts, scenario.name
+            if isinstance(fault, Link):
+                assert fault.link in emulated, scenario.name
+            if isinstance(fault, Service):
+                assert fault.service in {"dns1", "dns2", "db-east", "db-west", "health-east", "health-west"}
 
 
 def test_a_name_is_found_or_guessed() -> None:
