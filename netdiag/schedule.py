@@ -8,6 +8,7 @@ Each address is asked by one probe at a time (ICMP beside it), so that no probe 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from netdiag.diagnosis.thresholds import LINK_LOSS
@@ -25,6 +26,7 @@ from probes.ports import PortsMeasurement, PortsOptions, PortState
 
 MOST_ADDRESSES = 8  # of one name: enough for a balancer in every zone, few enough to stay polite
 LOSS_ATTEMPTS, LOSS_INTERVAL_S = 120, 0.2  # 24 s at most: an accident is told from loss, and the budget holds it
+NAME_ROUNDS = 5  # of a name whose queries are lost in part: ten questions and more to each resolver
 SAMPLE_S = 5.0  # length of one piece of the light sampling: what an interruption can cost
 
 
@@ -69,19 +71,34 @@ class Schedule:
     def _wanted(self, evidence: Evidence, finished: dict[str, Measurement[Any]], elapsed_s: float) -> Iterator[Request]:
         for endpoint in self._plan.endpoints:
             if endpoint.address is None and not is_address(endpoint.host):
-                yield self._names(endpoint)
+                yield from self._names(endpoint, evidence)
         for endpoint in self._plan.endpoints:
             for address in addresses_of(endpoint, evidence):
                 chain = _AddressChain(self._plan, self._settings, endpoint, address, finished)
                 yield from chain.wanted(elapsed_s)
 
-    def _names(self, endpoint: Endpoint) -> Request:
-        return Request(
-            id=f"{self._settings.vantage}/names/{endpoint.host}/1",
-            probe="names",
-            target=Target(host=endpoint.host),
-            options=_names_options(endpoint.host, self._plan.dns.resolvers),
-        )
+    def _names(self, endpoint: Endpoint, evidence: Evidence) -> Iterator[Request]:
+        """Once; and over UDP again where queries are lost and others answered: a few questions tell no ratio."""
+        known = evidence.of(NamesMeasurement, host=endpoint.host)
+        rounds = NAME_ROUNDS if _loses_queries(known) else 1
+        options = _names_options(endpoint.host, self._plan.dns.resolvers)
+        for ordinal in range(1, min(rounds, len(known) + 1) + 1):
+            yield Request(
+                id=f"{self._settings.vantage}/names/{endpoint.host}/{ordinal}",
+                probe="names",
+                target=Target(host=endpoint.host),
+                options=options if ordinal == 1 else replace(options, transports=("udp",)),
+            )
+
+
+def _loses_queries(known: tuple[Measurement[NamesMeasurement], ...]) -> bool:
+    """One resolver left a datagram unanswered and answered another."""
+    outcomes: dict[str, set[bool]] = {}
+    for measurement in known:
+        for query in measurement.data.queries if measurement.data else ():
+            if query.transport == "udp" and query.outcome is not Outcome.NOT_SENT:
+                outcomes.setdefault(query.resolver, set()).add(query.outcome is Outcome.LOST)
+    return any(len(seen) == 2 for seen in outcomes.values())
 
 
 class _AddressChain:

@@ -84,6 +84,29 @@ def test_addresses_that_only_a_resolver_gives_are_asked_too() -> None:
     assert "ports/ysql/198.51.100.99/1" in asked
 
 
+def datagrams(*outcomes: Outcome) -> list[DnsQuery]:
+    return [
+        DnsQuery(resolver="192.0.2.53", record_type="A", transport="udp", attempt=1, seconds=0.1, outcome=outcome)
+        for outcome in outcomes
+    ]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "rounds"),
+    [
+        ((Outcome.ANSWERED, Outcome.ANSWERED), 1),
+        ((Outcome.LOST, Outcome.ANSWERED), 5),
+        ((Outcome.LOST, Outcome.LOST), 1),  # dead, or a name that it never answers
+        ((Outcome.NOT_SENT, Outcome.ANSWERED), 1),
+    ],
+)
+def test_a_name_is_asked_again_where_some_queries_are_lost(outcomes: tuple[Outcome, ...], rounds: int) -> None:
+    asked = walk(a_plan("db.example"), HEALTHY | {"names": made.names(queries=datagrams(*outcomes))})
+    assert [entry for entry in asked if entry.startswith("names/")] == [
+        f"names/db.example/{ordinal}" for ordinal in range(1, rounds + 1)
+    ]
+
+
 @pytest.mark.parametrize("outcome", [Outcome.LOST, Outcome.REFUSED, Outcome.REJECTED])
 def test_a_port_that_is_not_open_gets_a_path_and_no_connections(outcome: Outcome) -> None:
     ports = made.ports([made.unconnected(outcome)] * 4, {39999: [made.unconnected(Outcome.REFUSED)]})
