@@ -54,6 +54,11 @@ TARGETS_HELP = (
     "The application's own DSN in any form, host:port, or a host; with --plan also the name of one of its endpoints."
     " None: the plan's endpoints, or the PG* environment."
 )
+SWEEP_HELP = (
+    "For latency: many targets, one per line (host, host:port or address; # begins a comment), - is standard input."
+    " By handshake where a port is named, else by echo. Each is told as it finishes. With --format json these are"
+    " JSON lines, not one document: a netdiag.probe/1 for each target and last a netdiag.sweep/1 with the totals."
+)
 Targets = Annotated[list[str] | None, typer.Argument(metavar="[TARGET]...", help=TARGETS_HELP)]
 PlanFile = Annotated[Path | None, typer.Option("--plan", metavar="FILE", help="The plan of the deployment (TOML).")]
 Budget = Annotated[
@@ -127,28 +132,38 @@ def run(
 def probe(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Which probe.", autocompletion=complete_probe)],
     target: Annotated[
-        str, typer.Argument(metavar="TARGET", help="A DSN, host:port or a host; its every address is measured.")
-    ],
+        str | None,
+        typer.Argument(metavar="[TARGET]", help="A DSN, host:port or a host; its every address is measured."),
+    ] = None,
+    targets: Annotated[Path | None, typer.Option("--targets", metavar="FILE", help=SWEEP_HELP)] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the probe; may be repeated.")
     ] = None,
     form: Plain = TextForm.TEXT,
-    timeout: Annotated[str, typer.Option(metavar="TIME", help="Deadline of the whole.")] = "60s",
+    timeout: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Deadline of the whole. Default: 60s; with --targets: none."),
+    ] = None,
     rate: Rate = None,
 ) -> int:
     """One probe alone, on every address of the target."""
     from netdiag.cli.probe import ProbeArguments, probe_command
 
-    return probe_command(
-        ProbeArguments(
-            name=name,
-            target=target,
-            settings=tuple(settings or ()),
-            as_json=form is TextForm.JSON,
-            timeout=timeout,
-            rate=rate,
-        )
+    arguments = ProbeArguments(
+        name=name,
+        target=target,
+        settings=tuple(settings or ()),
+        as_json=form is TextForm.JSON,
+        timeout=timeout,
+        rate=rate,
     )
+    if targets is None:
+        return probe_command(arguments)
+    if target is not None:
+        raise UserError("either TARGET or --targets FILE, not both")
+    from netdiag.cli.sweep import sweep_command
+
+    return sweep_command(arguments, targets)
 
 
 @app.command()

@@ -23,6 +23,7 @@ from probes.net.kernel import KernelNetwork
 
 SCHEMA = "netdiag.probe/1"
 LOOKUP_S = 10.0
+DEADLINE_S = 60.0
 BY_NAME = frozenset({"names"})  # probes of a name, not of an address
 
 # What a DSN says, by the names that options give it.
@@ -41,30 +42,32 @@ _FROM_CREDENTIALS = {
 @value
 class ProbeArguments:
     name: str
-    target: str
+    target: str | None
     settings: tuple[str, ...] = ()
     as_json: bool = False
-    timeout: str = "60s"
+    timeout: str | None = None
     rate: float | None = None
 
 
 def probe_command(arguments: ProbeArguments) -> int:
-    chosen = _probe(arguments.name)
+    chosen = load_probe(arguments.name)
     given = read_settings(chosen.options, arguments.settings)
+    if arguments.target is None:
+        raise UserError("no target given", "a DSN, host:port or a host; or --targets FILE")
     plan = plan_of((arguments.target,), None)
     for warning in plan.warnings:
         warn(warning)
-    seconds = duration_option(arguments.timeout, "--timeout") or 60.0
+    seconds = duration_option(arguments.timeout, "--timeout") or DEADLINE_S
     rate = rate_option(arguments.rate) or plan.limits.packets_per_second
     measurements = asyncio.run(_measure_all(chosen, given, plan, seconds, rate))
     if arguments.as_json:
-        emit(to_json({"schema": SCHEMA, "measurements": [_document(m) for m in measurements]}))
+        emit(to_json({"schema": SCHEMA, "measurements": [document(m) for m in measurements]}))
     else:
         emit("\n\n".join("\n".join(measurement_lines(m)) for m in measurements))
     return OK if all(m.outcome is MeasurementOutcome.MEASURED for m in measurements) else UNKNOWN
 
 
-def _probe(name: str) -> AnyProbe:
+def load_probe(name: str) -> AnyProbe:
     try:
         return registry.load(name)
     except KeyError:
@@ -117,7 +120,7 @@ async def _measure_all(
         for endpoint in plan.endpoints:
             options = _options(chosen, endpoint, given)
             for target in await _targets(chosen, endpoint, context):
-                measurements.append(await _measure(chosen, context, target, options))
+                measurements.append(await measure_one(chosen, context, target, options))
         return measurements
 
 
@@ -146,7 +149,7 @@ def _options(chosen: AnyProbe, endpoint: Endpoint, given: dict[str, Any]) -> Any
     return chosen.options(**(from_dsn | given))
 
 
-async def _measure(chosen: AnyProbe, context: Context, target: Target, options: Any) -> Measurement[Any]:
+async def measure_one(chosen: AnyProbe, context: Context, target: Target, options: Any) -> Measurement[Any]:
     started, begun = context.clock.utc(), context.clock.monotonic()
     data, outcome, reason = None, MeasurementOutcome.MEASURED, None
     try:
@@ -156,23 +159,37 @@ async def _measure(chosen: AnyProbe, context: Context, target: Target, options: 
         outcome, reason = MeasurementOutcome.UNAVAILABLE, str(error)
     except TimeoutError:
         outcome, reason = MeasurementOutcome.INTERRUPTED, "the deadline came first (see --timeout)"
+    return dataclasses.replace(
+        unavailable(chosen, context, target, options, reason),
+        source=context.network.local_route(target.address).source if target.address else None,
+        started=started,
+        duration_s=round(context.clock.monotonic() - begun, 6),
+        timestamp_source=str(getattr(data, "timestamp_source", "user")),
+        outcome=outcome,
+        data=data,
+    )
+
+
+def unavailable(
+    chosen: AnyProbe, context: Context, target: Target, options: Any, reason: str | None
+) -> Measurement[Any]:
+    """A measurement that could not begin."""
     return Measurement(
         id=f"{context.vantage.name}/{chosen.name}/{target.host}/{target.address or '-'}/1",
         probe=chosen.name,
         schema=chosen.schema,
         vantage=context.vantage.name,
-        source=context.network.local_route(target.address).source if target.address else None,
+        source=None,
         target=target,
-        started=started,
-        duration_s=round(context.clock.monotonic() - begun, 6),
+        started=context.clock.utc(),
+        duration_s=0.0,
         options=builtins(options),
-        timestamp_source=str(getattr(data, "timestamp_source", "user")),
-        outcome=outcome,
+        timestamp_source="user",
+        outcome=MeasurementOutcome.UNAVAILABLE,
         reason=reason,
-        data=data,
     )
 
 
-def _document(measurement: Measurement[Any]) -> dict[str, Any]:
+def document(measurement: Measurement[Any]) -> dict[str, Any]:
     names = {"source": "from", "target": "to"}
     return {names.get(key, key): item for key, item in builtins(measurement).items()}
