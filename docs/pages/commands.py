@@ -11,7 +11,8 @@ INTRO = """# Commands
 `netdiag [--version] [-h|--help] COMMAND ...`; each command has its own `--help`. Results go to standard output;
 progress, warnings and errors go to standard error. With `--format json` standard output holds exactly one JSON
 document, errors included; only `probe --targets` writes JSON lines, one document for each target. Exit
-statuses: [exit-codes.md](exit-codes.md). `netdiag --install-completion` sets up completion for the shell. A TIME is a number with its unit: `500ms`, `60s`, `5m`, `1h`."""
+statuses: [exit-codes.md](exit-codes.md). `netdiag --install-completion` sets up completion for
+the shell. A TIME is a number with its unit: `500ms`, `60s`, `5m`, `1h`."""
 
 
 def page() -> str:
