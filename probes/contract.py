@@ -25,6 +25,8 @@ from probes.exchanges import (
     HostLookup,
     LocalRoute,
     ResolverConfig,
+    StampRequest,
+    StampSeries,
     Stream,
 )
 from probes.model import Target, Vantage, value
@@ -72,6 +74,8 @@ class Network(Protocol):
     async def open_stream(self, request: HandshakeRequest) -> Stream: ...
 
     async def echo(self, request: EchoRequest) -> EchoSeries: ...
+
+    async def stamp(self, request: StampRequest) -> StampSeries: ...
 
     async def datagram(self, request: DatagramRequest) -> DatagramReply: ...
 

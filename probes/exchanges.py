@@ -105,6 +105,46 @@ class EchoSeries:
 
 
 @value
+class StampRequest:
+    """A series of STAMP test packets (RFC 8762) to one reflector."""
+
+    address: str
+    port: int = 862
+    count: int = 100
+    interval_s: float = 0.05
+    timeout_s: float = 1.0
+    packet_bytes: int = 44  # of the UDP payload, either way; at least 44
+
+
+@value
+class StampSample:
+    """One test packet. ``sent_ns`` and ``received_ns`` are nanoseconds on the sender's monotonic clock, kernel stamps
+    where there are any; the reflector's two are nanoseconds since the epoch on its own clock.
+    """
+
+    sequence: int
+    sent_s: float | None  # offset from the start of the series
+    outcome: Outcome  # ANSWERED, LATE, LOST, REFUSED, REJECTED, UNREACHABLE, EXPIRED, NOT_SENT
+    sent_ns: int | None = None  # T1
+    reflector_received_ns: int | None = None  # T2
+    reflector_sent_ns: int | None = None  # T3
+    received_ns: int | None = None  # T4
+    reflector_sequences: tuple[int, ...] = ()  # of every reply, the first of them first
+    ttl_at_reflector: int | None = None
+    failure: Failure | None = None
+
+
+@value
+class StampSeries:
+    samples: tuple[StampSample, ...]
+    timestamp_source: TimestampSource
+    wall_minus_monotonic_ns: int  # of the sender's clocks at the start: puts T1 and T4 on its wall clock
+    clock_steps: int  # how often the sender's wall clock was set during the series
+    reflector_synchronized: bool | None  # the S bit of its last reply; None without a reply
+    reflector_error_s: float | None  # its own estimate of its clock's error
+
+
+@value
 class DatagramRequest:
     """One UDP datagram with DF set and the PMTU cache ignored (IP_PMTUDISC_PROBE)."""
 

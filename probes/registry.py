@@ -9,6 +9,7 @@ from probes.contract import AnyProbe
 PROBES: dict[str, str] = {
     "latency": "probes.latency:PROBE",
     "loss": "probes.loss:PROBE",
+    "stamp": "probes.stamp:PROBE",
     "names": "probes.names:PROBE",
     "ports": "probes.ports:PROBE",
     "path": "probes.path:PROBE",

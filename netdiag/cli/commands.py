@@ -167,6 +167,29 @@ def probe(
 
 
 @app.command()
+def reflect(
+    listen: Annotated[
+        str | None,
+        typer.Option(metavar="ADDR", help="Address to listen on. Default: 0.0.0.0 with --allow, else 127.0.0.1."),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="UDP port. Default: 862, or 8620 where 862 is not allowed."),
+    ] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option(metavar="CIDR", help="A network that is answered; may be repeated.")
+    ] = None,
+    rate: Annotated[
+        float, typer.Option(min=1, help="Packets per second that are answered for each source address.")
+    ] = 200.0,
+) -> int:
+    """Answer STAMP packets (RFC 8762), so that `netdiag probe stamp` elsewhere can tell the two directions apart."""
+    from netdiag.cli.reflect import ReflectArguments, reflect_command
+
+    return reflect_command(ReflectArguments(listen=listen, port=port, allow=tuple(allow or ()), rate=rate))
+
+
+@app.command()
 def check(
     targets: Targets = None,
     plan: PlanFile = None,

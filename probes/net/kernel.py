@@ -20,6 +20,8 @@ from probes.exchanges import (
     HostLookup,
     LocalRoute,
     ResolverConfig,
+    StampRequest,
+    StampSeries,
     Stream,
     TlsRequest,
 )
@@ -80,6 +82,12 @@ class KernelNetwork:
     async def echo(self, request: EchoRequest) -> EchoSeries:
         """Raises ProbeUnavailable where neither kind of ICMP socket may be opened."""
         return await self._echoes.measure(request)
+
+    async def stamp(self, request: StampRequest) -> StampSeries:
+        """Raises ValueError where a packet would be shorter than STAMP's."""
+        from probes.net.stamp import stamp  # few runs have a reflector to ask
+
+        return await stamp(request, self._clock, self._pacing)
 
     async def datagram(self, request: DatagramRequest) -> DatagramReply:
         await self._pacing.packet()

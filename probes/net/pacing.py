@@ -25,6 +25,14 @@ class Pacer:
         if delay > 0:
             await self._clock.sleep(delay)
 
+    def conforms(self) -> bool:
+        """Take a slot if one is free now; False, and nothing taken, where one would have to wait for it."""
+        now = self._clock.monotonic()
+        if self._due - self._tolerance > now:
+            return False
+        self._due = max(now, self._due) + self._interval
+        return True
+
     def reserve(self) -> float:
         """Take the next slot; how many seconds from now it is."""
         now = self._clock.monotonic()

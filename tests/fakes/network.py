@@ -21,6 +21,8 @@ from probes.exchanges import (
     HostLookup,
     LocalRoute,
     ResolverConfig,
+    StampRequest,
+    StampSeries,
     Stream,
     TimestampSource,
 )
@@ -41,6 +43,7 @@ class ScriptedNetwork:
         handshake: Callable[[HandshakeRequest], Handshake] = unscripted,
         stream: Callable[[HandshakeRequest], Stream] = unscripted,
         echo: Callable[[EchoRequest], EchoSeries] | None = None,
+        stamp: Callable[[StampRequest], StampSeries] = unscripted,
         datagram: Callable[[DatagramRequest], DatagramReply] = unscripted,
         dns: Callable[[DnsRequest], DnsReply] = unscripted,
         config: ResolverConfig | None = None,
@@ -50,7 +53,7 @@ class ScriptedNetwork:
         self.clock = clock
         self.asked: list[Any] = []
         self._lookup, self._handshake, self._stream, self._echo = lookup, handshake, stream, echo
-        self._datagram, self._dns = datagram, dns
+        self._stamp, self._datagram, self._dns = stamp, datagram, dns
         self._config = config or ResolverConfig(nameservers=(), search=(), options=(), source="test")
         self._route = route or LocalRoute(source="192.0.2.1", mtu=1500)
         self._capabilities = capabilities
@@ -76,6 +79,12 @@ class ScriptedNetwork:
         if self._echo is None:
             raise ProbeUnavailable("no ICMP socket is allowed here")
         answer = self._echo(request)
+        await self.clock.sleep(request.count * request.interval_s)
+        return answer
+
+    async def stamp(self, request: StampRequest) -> StampSeries:
+        self.asked.append(request)
+        answer = self._stamp(request)
         await self.clock.sleep(request.count * request.interval_s)
         return answer
 

@@ -152,7 +152,7 @@ def test_the_shell_completes_commands_codes_and_probes():
         environ = os.environ | {"_NETDIAG_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(at)}
         return command(env=environ).stdout.split()
 
-    assert complete("netdiag re", 1) == ["replay"]
+    assert complete("netdiag re", 1) == ["reflect", "replay"]
     assert complete("netdiag probe la", 2) == ["latency"]
     assert complete("netdiag explain db.", 2) == [code for code in codes() if code.startswith("db.")]
 
