@@ -398,8 +398,7 @@ def _fill(stage: Stage, fault: kind.Fill) -> None:
         return
     stage.rule(fault.host, "output", "ct state invalid counter")
     stage.filter()  # before the first datagram, or it is not tracked
-    host.sysctl("net.netfilter.nf_conntrack_udp_timeout", 600)
-    stage.prop(fault.host, "conntrack", address)
+    stage.prop(fault.host, "conntrack")
 
 
 _DO: dict[type, Callable[[Stage, Any], None]] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
+import math
 import signal
 import socket
 import ssl
@@ -16,7 +16,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 HTTP_ANSWER = (
@@ -24,7 +24,8 @@ HTTP_ANSWER = (
     b"Connection: close\r\n\r\nBad request\n"
 )
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
-UDP_PORTS = range(1, 65536)
+FLOWS_BEYOND = 4  # sockets on each side more than the table has room for
+ASSURED_AFTER_S = 2.2  # net/netfilter/nf_conntrack_proto_udp.c: a stream is what goes on after two seconds
 SETTLED_REFUSALS = 3
 REFUSED_PAUSE_S = 0.02
 DATAGRAM_BYTES = 1200
@@ -41,8 +42,7 @@ def main() -> None:
     sessions.add_argument("conninfo")
     sessions.add_argument("count", type=int)
     sessions.add_argument("--statement")
-    conntrack = commands.add_parser("conntrack")
-    conntrack.add_argument("address")
+    commands.add_parser("conntrack")
     ports = commands.add_parser("ports")
     ports.add_argument("address")
     ports.add_argument("port", type=int)
@@ -141,23 +141,36 @@ def _work(session: object, statement: str) -> None:
 # Tables of the kernel
 
 
-def conntrack(address: str) -> None:
-    """One UDP datagram for each pair of ports until the table takes no more. The namespace must track connections."""
+def conntrack() -> None:
+    """Fills the namespace's own table with flows between sockets of this host, answered and going on: whatever else is
+    in a full table it evicts to make room (the rest is what conntrack calls "assured"). Ends where it still has room.
+    """
     limit = int(Path("/proc/sys/net/netfilter/nf_conntrack_max").read_text())
-    count = Path("/proc/sys/net/netfilter/nf_conntrack_count")
-    for source in itertools.count(20000):
-        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sender:
-            sender.bind(("", source))
-            _spray(sender, address)
-        if int(count.read_text()) >= limit - 1 or source > 20000 + 2 * limit // len(UDP_PORTS):
-            break
+    side = math.isqrt(limit) + FLOWS_BEYOND
+    near, far = ([_local_socket() for _ in range(side)] for _ in "ab")
+    begun = time.monotonic()
+    _exchange(near, far)
+    _exchange(far, near)
+    time.sleep(max(0.0, begun + ASSURED_AFTER_S - time.monotonic()))
+    _exchange(near, far)
+    with _local_socket() as fresh, contextlib.suppress(PermissionError):
+        fresh.sendto(b"", far[0].getsockname())
+        sys.exit("the table still takes new connections")
     _hold()
 
 
-def _spray(sender: socket.socket, address: str) -> None:
-    for port in UDP_PORTS:
-        with contextlib.suppress(OSError):  # a full table refuses with EPERM: that is the goal
-            sender.sendto(b"", (address, port))
+def _local_socket() -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    return sock
+
+
+def _exchange(senders: Sequence[socket.socket], receivers: Sequence[socket.socket]) -> None:
+    addresses = [receiver.getsockname() for receiver in receivers]
+    for sender in senders:
+        for address in addresses:
+            with contextlib.suppress(OSError):  # EPERM of a full table: that is the goal
+                sender.sendto(b"", address)
 
 
 def ports(address: str, port: int) -> None:
