@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 
 .PHONY: demo test check bench docs lock clean debian accuracy
 
-demo: $(READY)           ## a real PostgreSQL on loopback, diagnosed; the report is printed and kept in demo-out/
+demo: $(READY) debian    ## the escalation CE1006 between real hosts, diagnosed; report in demo-out/ (loopback where the lab cannot run)
 	@$(BIN)/python -m netdiag.lab.demo --output demo-out
 
 test: $(READY) debian    ## every test; those that need root or a Debian program skip visibly without it

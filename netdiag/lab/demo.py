@@ -1,86 +1,77 @@
-"""``make demo``: a real PostgreSQL on loopback, diagnosed twice: healthy, then with its postmaster frozen.
+"""``make demo``: the escalation CE1006 between real hosts, diagnosed; on loopback alone where the lab cannot run.
 
-Frozen is the fault that looks most like the network: TCP connects (the kernel does that), and nobody speaks. The
-second report is printed whole and kept, with its evidence, in the output folder. Exit 0 when both verdicts are the
-expected ones.
+The report is printed and kept, as text and Markdown, with its evidence. Exit 0 when the verdict is the expected one;
+what netdiag named and missed of the incident stands in the grade below the report.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
-import shlex
-import signal
+import json
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
-from netdiag.lab.postgres import Server, debian_binaries, embedded_binaries, make_tls, postgres_server
-from netdiag.lab.tls_front import tls_front
+from netdiag.lab import doctor, rootless
+from netdiag.lab.demo_loopback import demonstrate, say
 
-HOST = "localhost"
-ADDRESS = "127.0.0.1"
-PASSWORD = "demo-only"
-HBA = ("host all all 127.0.0.1/32 scram-sha-256",)
-SETUP = (f"CREATE ROLE app LOGIN PASSWORD '{PASSWORD}'", "CREATE DATABASE shop OWNER app")
+SCENARIO, SEED = "ce1006", 1006
+EXPECTED = "critical"
 
 
 def main() -> int:
     arguments = argparse.ArgumentParser(prog="python -m netdiag.lab.demo", description=__doc__)
     arguments.add_argument("--output", type=Path, default=Path("demo-out"))
-    arguments.add_argument("--embedded", action="store_true", help="the wheel's PostgreSQL, even beside Debian's")
+    arguments.add_argument(
+        "--loopback", action="store_true", help="one PostgreSQL on loopback, even where the lab runs"
+    )
+    arguments.add_argument("--embedded", action="store_true", help="with --loopback: the wheel's PostgreSQL")
     given = arguments.parse_args()
-    output: Path = given.output
-    binaries = embedded_binaries() if given.embedded else None
-    with (
-        tempfile.TemporaryDirectory(prefix="netdiag-demo-") as place,
-        _database(Path(place), binaries) as (server, url),
-    ):
-        _say(f"PostgreSQL {server.version} on {HOST}, reached as the application reaches it:")
-        healthy = _run(url, output / "healthy")
-        _say("Now the incident: the postmaster is stopped in its tracks (kill -STOP). TCP still connects.")
-        server.signal(signal.SIGSTOP)
-        frozen = _run(url, output)
-    return _conclude(healthy, frozen, output)
+    hindrance = None if given.loopback else why_no_lab()
+    if hindrance:
+        say(f"The lab cannot run here ({hindrance}); the demonstration goes on with one PostgreSQL on loopback.")
+    if given.loopback or hindrance:
+        return demonstrate(given.output, embedded=given.embedded)
+    return incident(given.output)
 
 
-@contextlib.contextmanager
-def _database(place: Path, binaries: Path | None) -> Iterator[tuple[Server, str]]:
-    """A server with TLS, and the application's URL: Debian's own TLS, else the front's, which it says."""
-    tls = make_tls(place, (HOST, ADDRESS))
-    own_tls = binaries is None and debian_binaries() is not None
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(
-            postgres_server(host=ADDRESS, tls=tls if own_tls else None, hba=HBA, setup=SETUP, binaries=binaries)
-        )
-        port = server.port
-        if not own_tls:
-            _say("This PostgreSQL has no TLS of its own: a small front terminates it and relays.")
-            port = stack.enter_context(tls_front(ADDRESS, server.port, tls.certificate, tls.key))
-        yield server, f"postgresql://app@{HOST}:{port}/shop?sslmode=verify-full&sslrootcert={tls.authority}"
+def why_no_lab() -> str | None:
+    """What the lab lacks here, with the line that mends it; None where it can run."""
+    line = doctor.install_line()
+    if line:
+        return f"programs are missing: {line}"
+    return None if rootless.may_make_namespaces() else rootless.refusal()
 
 
-def _run(url: str, output: Path) -> int:
-    """netdiag as the user would start it; its exit status."""
-    _say(f"$ netdiag run {shlex.quote(url)} --quick --output {shlex.quote(str(output))}", "")
-    command = [sys.executable, "-m", "netdiag", "run", url, "--quick", "--output", str(output)]
-    return subprocess.run(command, env=os.environ | {"PGPASSWORD": PASSWORD}, check=False).returncode
+def incident(output: Path) -> int:
+    say(
+        "CE1006: two regions, two transits, a balancer, resolvers, a firewall, a primary and a replica, and six faults."
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    command = [*_netdiag("lab", "run", SCENARIO), "--seed", str(SEED), "--output", str(output.absolute())]
+    if rootless.may_make_namespaces():
+        status = subprocess.run(command, check=False).returncode
+    else:
+        status = rootless.rerun([*command, "--state", str(rootless.STATE_DIR)])
+    return _conclude(status, output)
 
 
-def _conclude(healthy: int, frozen: int, output: Path) -> int:
-    expected = (healthy, frozen) == (0, 2)
-    _say(f"Expected: healthy (exit 0), then critical (exit 2). Got: exit {healthy}, then exit {frozen}.", "")
-    if expected:
-        _say(f"Both as expected. The reports and their evidence are in {output}/ and {output}/healthy/.")
-    return 0 if expected else 1
+def _conclude(status: int, output: Path) -> int:
+    saved = output / "run.json"
+    if status not in (0, 1) or not saved.exists():
+        say(f"The lab ended with status {status} before there was a report.")
+        return 1
+    verdict = json.loads(saved.read_text())["verdict"]
+    markdown = subprocess.run(
+        _netdiag("replay", str(saved), "--format", "markdown"), capture_output=True, text=True, check=False
+    )
+    (output / "report.md").write_text(markdown.stdout)
+    say(f"Expected: {EXPECTED}. Got: {verdict}. The report (text, Markdown) and its evidence are in {output}/.")
+    return 0 if verdict == EXPECTED else 1
 
 
-def _say(text: str, end: str = "\n") -> None:
-    sys.stdout.write(f"== {text}{end}\n")
-    sys.stdout.flush()
+def _netdiag(*words: str) -> list[str]:
+    return [sys.executable, "-m", "netdiag", *words]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.loopback
 
 
 def test_both_verdicts_are_the_expected_ones_and_the_evidence_is_kept(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "netdiag.lab.demo", "--embedded", "--output", str(tmp_path)]
+    command = [sys.executable, "-m", "netdiag.lab.demo", "--loopback", "--embedded", "--output", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     healthy = json.loads((tmp_path / "healthy" / "run.json").read_text())
