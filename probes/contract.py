@@ -14,6 +14,8 @@ from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar
 
 from probes.exchanges import (
+    BirdReply,
+    BirdRequest,
     DatagramReply,
     DatagramRequest,
     DnsReply,
@@ -80,6 +82,8 @@ class Network(Protocol):
     async def datagram(self, request: DatagramRequest) -> DatagramReply: ...
 
     async def dns(self, request: DnsRequest) -> DnsReply: ...
+
+    async def bird(self, request: BirdRequest) -> BirdReply: ...
 
     def resolver_config(self) -> ResolverConfig: ...
 

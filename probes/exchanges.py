@@ -184,6 +184,23 @@ class DnsReply:
 
 
 @value
+class BirdRequest:
+    """BIRD's sessions, read-only, by its control socket on this host."""
+
+    control: str  # path of the Unix socket
+    timeout_s: float = 3.0
+
+
+@value
+class BirdReply:
+    """The whole reply to "show protocols all" as BIRD wrote it; None with the reason why there is none."""
+
+    seconds: float
+    payload: bytes | None = None
+    failure: Failure | None = None
+
+
+@value
 class HostLookup:
     """The host's own getaddrinfo: what the application sees, with its wall time."""
 

@@ -15,6 +15,7 @@ PROBES: dict[str, str] = {
     "path": "probes.path:PROBE",
     "mtu": "probes.mtu:PROBE",
     "database": "probes.database:PROBE",
+    "routing": "probes.routing:PROBE",
 }
 
 ENTRY_POINT_GROUP = "netdiag.probes"

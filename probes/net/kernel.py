@@ -8,6 +8,8 @@ from typing import Self
 
 from probes.contract import Capability, Clock
 from probes.exchanges import (
+    BirdReply,
+    BirdRequest,
     ConnectFailure,
     DatagramReply,
     DatagramRequest,
@@ -97,6 +99,12 @@ class KernelNetwork:
         """One message, one server, one transport; over TCP the time includes the handshake."""
         await self._pacing.packet()
         return await dns.exchange(request, self._clock)
+
+    async def bird(self, request: BirdRequest) -> BirdReply:
+        """No packet leaves this host."""
+        from probes.net.bird import ask  # few plans name a router
+
+        return await ask(request, self._clock)
 
     def resolver_config(self) -> ResolverConfig:
         return resolver.read_resolver_config(self._resolver_path)

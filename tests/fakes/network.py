@@ -10,6 +10,8 @@ from typing import Any
 
 from probes.contract import Capability, Context, ProbeUnavailable
 from probes.exchanges import (
+    BirdReply,
+    BirdRequest,
     DatagramReply,
     DatagramRequest,
     DnsReply,
@@ -46,6 +48,7 @@ class ScriptedNetwork:
         stamp: Callable[[StampRequest], StampSeries] = unscripted,
         datagram: Callable[[DatagramRequest], DatagramReply] = unscripted,
         dns: Callable[[DnsRequest], DnsReply] = unscripted,
+        bird: Callable[[BirdRequest], BirdReply] = unscripted,
         config: ResolverConfig | None = None,
         route: LocalRoute | None = None,
         capabilities: frozenset[Capability] = frozenset(),
@@ -54,6 +57,7 @@ class ScriptedNetwork:
         self.asked: list[Any] = []
         self._lookup, self._handshake, self._stream, self._echo = lookup, handshake, stream, echo
         self._stamp, self._datagram, self._dns = stamp, datagram, dns
+        self._bird = bird
         self._config = config or ResolverConfig(nameservers=(), search=(), options=(), source="test")
         self._route = route or LocalRoute(source="192.0.2.1", mtu=1500)
         self._capabilities = capabilities
@@ -97,6 +101,12 @@ class ScriptedNetwork:
     async def dns(self, request: DnsRequest) -> DnsReply:
         self.asked.append(request)
         answer = self._dns(request)
+        await self.clock.sleep(answer.seconds)
+        return answer
+
+    async def bird(self, request: BirdRequest) -> BirdReply:
+        self.asked.append(request)
+        answer = self._bird(request)
         await self.clock.sleep(answer.seconds)
         return answer
 
