@@ -25,7 +25,7 @@ from netdiag.lab.services.haproxy import BALANCER
 from netdiag.lab.topology import Family
 from netdiag.lab.world import World
 
-READY_S = 30.0
+READY_S = 60.0
 _DIRECTIONS = {"both": BOTH, "there": LEFT_TO_RIGHT, "back": RIGHT_TO_LEFT}
 _ANSWERS = {
     "silence": "drop",

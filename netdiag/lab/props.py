@@ -24,7 +24,7 @@ HTTP_ANSWER = (
     b"Connection: close\r\n\r\nBad request\n"
 )
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
-FLOWS_BEYOND = 4  # sockets on each side more than the table has room for
+FILLING_ROUNDS, FRESH_FLOWS = 8, 20
 ASSURED_AFTER_S = 2.2  # net/netfilter/nf_conntrack_proto_udp.c: a stream is what goes on after two seconds
 SETTLED_REFUSALS = 3
 REFUSED_PAUSE_S = 0.02
@@ -146,17 +146,24 @@ def conntrack() -> None:
     in a full table it evicts to make room (the rest is what conntrack calls "assured"). Ends where it still has room.
     """
     limit = int(Path("/proc/sys/net/netfilter/nf_conntrack_max").read_text())
-    side = math.isqrt(limit) + FLOWS_BEYOND
-    near, far = ([_local_socket() for _ in range(side)] for _ in "ab")
-    begun = time.monotonic()
-    _exchange(near, far)
-    _exchange(far, near)
-    time.sleep(max(0.0, begun + ASSURED_AFTER_S - time.monotonic()))
-    _exchange(near, far)
-    with _local_socket() as fresh, contextlib.suppress(PermissionError):
-        fresh.sendto(b"", far[0].getsockname())
-        sys.exit("the table still takes new connections")
-    _hold()
+    near, far = ([_local_socket() for _ in range(math.isqrt(limit))] for _ in "ab")
+    for _ in range(FILLING_ROUNDS):
+        begun = time.monotonic()
+        _exchange(near, far)
+        _exchange(far, near)
+        if _is_full(far):
+            _hold()
+        time.sleep(max(0.0, begun + ASSURED_AFTER_S - time.monotonic()))
+    sys.exit("the table still takes new connections")
+
+
+def _is_full(far: Sequence[socket.socket]) -> bool:
+    """None of some new flows gets in: what is dropped in the output hook is EPERM for its sender."""
+    for receiver in far[:FRESH_FLOWS]:
+        with _local_socket() as fresh, contextlib.suppress(PermissionError):
+            fresh.sendto(b"", receiver.getsockname())
+            return False
+    return True
 
 
 def _local_socket() -> socket.socket:

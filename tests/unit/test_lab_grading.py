@@ -38,7 +38,6 @@ def scenario(name: str, *codes: str, implemented: bool = True) -> Scenario:
     return Scenario(
         name=name,
         title=f"what {name} does",
-        digest="d",
         row=5,
         family="ipv4",
         implemented=implemented,
@@ -52,9 +51,11 @@ def scenario(name: str, *codes: str, implemented: bool = True) -> Scenario:
     )
 
 
-def trial(name: str, seed: int, *, code: str = "c", right: bool = True, **more: object) -> Trial:
+def trial(name: str, seed: int, *codes: str, code: str = "c", right: bool = True, **more: object) -> Trial:
+    """Of ``scenario(name, *codes)``."""
+    digest = scenario(name, *codes).digest
     given: dict[str, object] = {"verdict": "critical", "verdict_right": right, "right": right, "seconds": 40.0}
-    return Trial(scenario=name, seed=seed, code=code, digest="d", started=NOW, **(given | more))  # type: ignore[arg-type]  # by name
+    return Trial(scenario=name, seed=seed, code=code, digest=digest, started=NOW, **(given | more))  # type: ignore[arg-type]  # by name
 
 
 # Grading
@@ -159,7 +160,7 @@ def test_trials_survive_the_file_and_a_line_cut_short(tmp_path: Path) -> None:
 
 def test_a_trial_that_was_run_is_not_run_again_unless_the_lab_failed() -> None:
     scenarios = (scenario("a", "link.loss"), scenario("b", "db.slow"))
-    done = (trial("a", 1), trial("b", 1, trouble="the lab did not come up"))
+    done = (trial("a", 1, "link.loss"), trial("b", 1, "db.slow", trouble="the lab did not come up"))
     left = [(each.name, seed) for each, seed in pending(scenarios, (1, 2), done)]
     assert left == [("b", 1), ("a", 2), ("b", 2)]
 
@@ -170,7 +171,8 @@ def test_another_version_of_the_code_starts_anew_and_the_last_word_counts() -> N
 
 
 def test_a_scenario_that_was_changed_is_run_again_and_its_old_trials_do_not_count() -> None:
-    changed = replace(scenario("a"), digest="e")
+    changed = replace(scenario("a"), settle_s=1.0)
+    assert replace(scenario("a"), title="in other words", fast=True).digest == scenario("a").digest
     done = (trial("a", 1), trial("b", 1))
     assert [each.name for each, _ in pending((changed, scenario("b")), (1,), done)] == ["a"]
     assert of_scenarios(done, (changed, scenario("b"))) == (done[1],)
