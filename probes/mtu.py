@@ -22,6 +22,7 @@ TCP_TOLERANCE = 8
 # A Linux target sends one "port unreachable" a second to one address, after a burst of six (icmp(7)
 # icmp_ratelimit). Silence counts only if the target had time to earn the right to one answer.
 ICMP_REFILL_S = 1.1
+DEFAULT_RCV_MSS = 536  # TCP_MSS_DEFAULT: what tcpi_rcv_mss says before any data came
 UNANSWERED = "the target answers no UDP, not even small datagrams: filtered, or silent"
 SIGNALS_AT_MOST = 8
 PROOF_ROUNDS = 3
@@ -591,10 +592,15 @@ def _delivered(direction: str, failure: Failure | None, info: TcpInfo | None) ->
     """A stall speaks against the side that owes bytes: ours where our own data is unacknowledged, else the target's."""
     if failure is None:
         return True
-    if not _is_stall(failure):
+    if not _is_stall(failure) or (direction == "from-target" and _full_segment_arrived(info)):
         return None
     ours = info is not None and info.unacked > 0
     return False if ours == (direction == "to-target") else None
+
+
+def _full_segment_arrived(info: TcpInfo | None) -> bool:
+    """One packet of this very size came through, so it is loss. Up to 536 rcv_mss is the kernel's first guess."""
+    return info is not None and info.rcv_mss >= info.advmss > DEFAULT_RCV_MSS
 
 
 def _untried(step: SegmentStep, failure: Failure, seconds: float) -> SegmentTrial:

@@ -113,3 +113,11 @@ LOOKUP_GRACE_S = 0.5
 
 SYNS_PER_QUERY = 2
 """SYNs in one silent TCP query: the kernel repeats the first after 1 s, and a query waits 2 s (RFC 6298 2.1)."""
+
+MTU_SEARCHED = 64
+"""Bytes between the largest size that arrives and the smallest that vanishes, at most, for the size to be called found:
+the probe's own search ends at 4 (UDP) or 8 (TCP), and one cut short has not begun to halve 1,000."""
+
+LB_PEER_PACKETS = 50
+"""Fewest packets to a balancer's neighbours before its loss is laid at its own door: 0 of 50 leaves at most 7.1 %
+(Wilson), so that the 5-15 % of the escalation can stand out against it."""

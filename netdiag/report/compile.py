@@ -31,6 +31,7 @@ from probes.model import MeasurementOutcome
 
 T = TypeVar("T")
 NOT_GIVEN = "not given"
+NEXT_STEPS_AT_MOST = 10  # what somebody reads
 
 SECTIONS = (
     (Section.INFRASTRUCTURE, "Network Infrastructure Issues"),
@@ -298,7 +299,11 @@ def _next_steps(diagnosis: Diagnosis) -> tuple[str, ...]:
         return ("Measure again: nothing could be judged.",)
     checks = (f"Check after the fix: {action.check}" for action in _actions(diagnosis) if action.check)
     remedies = (gap.remedy for gap in diagnosis.not_measured if gap.remedy)
-    return tuple(dict.fromkeys((*checks, *remedies)))
+    steps = tuple(dict.fromkeys((*checks, *remedies)))
+    if len(steps) <= NEXT_STEPS_AT_MOST:
+        return steps
+    left = len(steps) - NEXT_STEPS_AT_MOST
+    return (*steps[:NEXT_STEPS_AT_MOST], f"{left} more open questions have their remedy under Not Measured.")
 
 
 # What was excluded and what is missing

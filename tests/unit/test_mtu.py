@@ -412,7 +412,8 @@ class StallingStream:
 
     handshake = None
 
-    def __init__(self, clock, replies, grows=0):
+    def __init__(self, clock, replies, grows=0, largest=536):
+        self.largest = largest  # segment that arrived; 536 is the kernel's first guess
         self.clock, self.replies, self.grows, self.arrived, self.closed = clock, list(replies), grows, 0, False
 
     async def receive(self, limit, deadline):
@@ -427,7 +428,7 @@ class StallingStream:
         self.sent_until = deadline
 
     def info(self):
-        return tcp_info(bytes_received=self.arrived, bytes_acked=0)
+        return tcp_info(bytes_received=self.arrived, bytes_acked=0, rcv_mss=self.largest)
 
     async def close(self):
         self.closed = True
@@ -454,6 +455,19 @@ async def test_progress_does_not_outlive_the_deadline():
     with pytest.raises(NetworkFailure):
         await watched.receive(10, 1010.0)
     assert clock.now == 1010.0
+
+
+async def test_a_stall_after_a_full_segment_arrived_is_loss_and_not_size():
+    clock = FakeClock()
+    network = ScriptedNetwork(
+        clock,
+        datagram=UdpPath(clock, mtu=1500).datagram,
+        stream=lambda request: StallingStream(clock, [None], grows=0, largest=1448),
+        route=LocalRoute(source=None, mtu=1500),
+    )
+    options = MtuOptions(user="app", password=Secret("x"), use_database=True, stall_s=3.0)
+    measurement = await measure(context(network), TARGET, options)
+    assert measurement.from_target.black_hole is None
 
 
 async def test_a_silent_database_costs_two_connections_that_are_closed():

@@ -142,3 +142,11 @@ def test_judgements_keep_to_the_rules_of_every_rule(code):
         assert_deterministic(RULES[code], world, seed)
     for world in worlds[:3] + worlds[4:]:
         assert_evidence_carries(RULES[code], world)
+
+
+def test_a_search_cut_short_names_the_span_and_no_size_to_clamp_to():
+    found = directions(case(sized(WELL, way(576, 1500))))["from-target"]
+    assert isinstance(found, Finding)
+    assert found.subject.size is None
+    assert "somewhere between 576 and 1,500 bytes" in found.statement
+    assert "536" not in found.actions[0].step

@@ -26,7 +26,7 @@ from netdiag.diagnosis.rule import Case, Rule
 from netdiag.diagnosis.rules.link import baseline_of
 from netdiag.diagnosis.rules.paths import Path, paths, probe_command
 from netdiag.diagnosis.rules.subjects import finding_id
-from netdiag.diagnosis.thresholds import CERTAIN, LIKELY
+from netdiag.diagnosis.thresholds import CERTAIN, LIKELY, MTU_SEARCHED
 from probes.model import Measurement, Outcome, value
 from probes.mtu import DirectionMtu, MtuMeasurement
 
@@ -155,7 +155,7 @@ def _no_black_hole(told: Way) -> RuledOut:
 def _black_hole_finding(told: Way) -> Finding:
     known = told.known
     size = known.largest_delivered or 0
-    subject = subject_of(told.path, told.direction, size)
+    subject = subject_of(told.path, told.direction, size if _is_narrowed(known) else None)
     return Finding(
         id=finding_id(BLACK_HOLE, subject),
         code=BLACK_HOLE,
@@ -164,13 +164,25 @@ def _black_hole_finding(told: Way) -> Finding:
         confidence=LIKELY if known.method == "udp-df" else CERTAIN,
         section=Section.CONFIGURATION,
         subject=subject,
-        statement=f"Black hole above {size:,} bytes {arrow(told.path, told.direction)}: {_trials(told)}, and no "
+        statement=f"Black hole {_size_words(known)} {arrow(told.path, told.direction)}: {_trials(told)}, and no "
         f'"fragmentation needed" comes back{_last_word(known)}. {_effect(told)}',
         evidence=(told.measurement.id,),
         would_refute=f'A packet of {_lost_size(known)} bytes with DF that arrives, or an ICMP "too big" that names its '
         "limit.",
         actions=_actions(told, size),
     )
+
+
+def _is_narrowed(known: DirectionMtu) -> bool:
+    """The search came to its end: what arrives and what vanishes lie close together."""
+    return known.smallest_lost is None or known.smallest_lost - (known.largest_delivered or 0) <= MTU_SEARCHED
+
+
+def _size_words(known: DirectionMtu) -> str:
+    if _is_narrowed(known):
+        return f"above {known.largest_delivered or 0:,} bytes"
+    between = f"between {known.largest_delivered or 0:,} and {known.smallest_lost:,} bytes"
+    return f"somewhere {between} (the search was cut short)"
 
 
 def _lost_size(known: DirectionMtu) -> str:
@@ -199,6 +211,8 @@ def _last_word(known: DirectionMtu) -> str:
 
 
 def _effect(told: Way) -> str:
+    if not _is_narrowed(told.known):
+        return "Small packets come through, full ones do not."
     payload = (told.known.largest_delivered or 0) - told.headers - TIMESTAMPS
     if told.direction == "from-target":
         return f"Small queries work; results and TLS certificates over {payload:,} bytes stall."
@@ -207,6 +221,9 @@ def _effect(told: Way) -> str:
 
 def _actions(told: Way, size: int) -> tuple[Action, ...]:
     check = probe_command("mtu", told.path)
+    if not _is_narrowed(told.known):
+        step = "Have the size found with the path to itself, then clamp the TCP MSS to it."
+        return (Action(owner="network", horizon=Horizon.IMMEDIATE, step=step, check=check),)
     return (
         Action(
             owner="network",
