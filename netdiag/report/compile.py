@@ -208,7 +208,10 @@ def _root_causes(diagnosis: Diagnosis, numbered: Numbers) -> tuple[Listing[RootC
     return tuple(
         _listing(
             title,
-            (_root_cause(head, folded.get(head.id, ()), numbered) for head in heads if head.section is section),
+            (
+                _root_cause(group, [one for head in group for one in folded.get(head.id, ())], numbered)
+                for group in _twins([head for head in heads if head.section is section])
+            ),
             _nothing_in(section, hidden, diagnosis),
         )
         for section, title in SECTIONS
@@ -250,14 +253,25 @@ def _explained(cause: Finding, by_id: dict[str, Finding]) -> list[str]:
     return found
 
 
-def _root_cause(finding: Finding, folded: Sequence[Finding], numbered: Numbers) -> RootCause:
+def _twins(heads: Sequence[Finding]) -> list[list[Finding]]:
+    """Findings that say the same of one resolver for one name after the other: one line for all of them."""
+    groups: dict[object, list[Finding]] = {}
+    for head in heads:
+        same = (head.code, head.role, head.severity, head.subject.resolver)
+        groups.setdefault(same if head.subject.resolver and head.subject.name else head.id, []).append(head)
+    return list(groups.values())
+
+
+def _root_cause(group: Sequence[Finding], folded: Sequence[Finding], numbered: Numbers) -> RootCause:
+    finding = group[0]
+    others = ", ".join(str(twin.subject.name) for twin in group[1:])
     return RootCause(
         code=finding.code,
         role=finding.role,
-        text=finding.statement,
+        text=f"{finding.statement} The same for {others}." if others else finding.statement,
         severity=finding.severity,
-        confidence=finding.confidence,
-        evidence=_cite(finding.evidence, numbered),
+        confidence=min((twin.confidence for twin in group if twin.confidence is not None), default=None),
+        evidence=_cite([name for twin in group for name in twin.evidence], numbered),
         consequences=tuple(Cited(text=one.statement, evidence=_cite(one.evidence, numbered)) for one in folded),
     )
 
