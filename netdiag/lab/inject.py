@@ -74,7 +74,7 @@ class Stage:
 
     def filter(self) -> None:
         for host, chains in self.rules.items():
-            self.world.nft(host, "\n".join(_chain(name, rules) for name, rules in chains.items()))
+            self.world.nft(host, "\n".join(chain_text(name, rules) for name, rules in chains.items()))
 
     def addresses(self, name: str) -> tuple[str, ...]:
         """A host's main ones, or the literal itself."""
@@ -83,7 +83,8 @@ class Stage:
         return tuple(self.world.hosts[name].address(family) for family in _FAMILIES)
 
 
-def _chain(name: str, rules: Sequence[str]) -> str:
+def chain_text(name: str, rules: Sequence[str]) -> str:
+    """A chain of the hook that it is named after."""
     hook = "type nat hook prerouting priority -100" if name == "prerouting" else f"type filter hook {name} priority 0"
     return f"chain {name} {{ {hook}; policy accept;\n" + "\n".join(rules) + "\n}"
 
@@ -200,7 +201,8 @@ def _quietly(world: World, host: str, *words: str) -> None:
 # Filters
 
 
-def _filter(stage: Stage, fault: kind.Filter) -> None:
+def add_filter(stage: Stage, fault: kind.Filter) -> None:
+    """Its rules, among those that ``stage.filter`` puts in force."""
     if fault.after_bytes is not None:
         stage.world.hosts[fault.at].sysctl("net.netfilter.nf_conntrack_acct", 1)
     for match in _matches(stage, fault):
@@ -403,7 +405,7 @@ def _fill(stage: Stage, fault: kind.Fill) -> None:
 
 _DO: dict[type, Callable[[Stage, Any], None]] = {
     kind.Link: _link,
-    kind.Filter: _filter,
+    kind.Filter: add_filter,
     kind.Mtu: _mtu,
     kind.IdleTimeout: _idle_timeout,
     kind.Service: _service,

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from netdiag.lab import trial
+from netdiag.lab.faults import Filter
 from netdiag.lab.grade import lines
+from netdiag.lab.inject import Stage, add_filter, chain_text
 from netdiag.lab.scenario import all_scenarios
 from netdiag.lab.world import World
 
@@ -59,3 +61,17 @@ def test_a_fault_that_cannot_be_done_is_trouble_of_the_lab_and_no_grade(world: W
     assert outcome is None
     assert "no-such-service" in (tried.trouble or "")
     assert json.loads((world.state_dir / "pristine.json").read_text())
+
+
+def test_every_filter_rule_of_every_scenario_is_one_that_nft_takes(world: World) -> None:
+    checked = 0
+    for scenario in all_scenarios():
+        stage = Stage(world=world, folder=world.state_dir)
+        for fault in scenario.incident(SEED).faults:
+            if isinstance(fault, Filter) and fault.after_bytes is None:  # that one sets a sysctl
+                add_filter(stage, fault)
+        for chains in stage.rules.values():
+            inside = "\n".join(chain_text(name, rules) for name, rules in chains.items())
+            world.hosts["web"].run(["nft", "-c", "-f", "-"], input=f"table inet t {{\n{inside}\n}}\n")
+            checked += 1
+    assert checked >= 15
