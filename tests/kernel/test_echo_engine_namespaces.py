@@ -1,0 +1,137 @@
+"""Many echo series at once through one socket, against real kernels and their own counters."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from probes.exchanges import EchoRequest, EchoSeries, TimestampSource
+from probes.model import Outcome
+from probes.net.clock import SystemClock
+from probes.net.kernel import KernelNetwork
+from tests.kernel.netns import Line, line
+
+pytestmark = [pytest.mark.kernel, pytest.mark.needs("ip", "nft")]
+
+FIRST_EXTRA = 10  # 10.71.2.10 and on are the server's as well
+
+
+@pytest.fixture(scope="module")
+def shared_world() -> Iterator[Line]:
+    with line() as made:
+        for number in range(FIRST_EXTRA, FIRST_EXTRA + 100):
+            made.server.ip("addr", "add", f"10.71.2.{number}/24", "dev", "wan")
+        yield made
+
+
+@pytest.fixture(params=["datagram", "raw"])
+def world(request, shared_world: Line) -> Iterator[Line]:
+    shared_world.client.sysctl(net__ipv4__ping_group_range="0 0" if request.param == "datagram" else "1 0")
+    yield shared_world
+    shared_world.router.run("nft", "flush", "ruleset")
+
+
+def servers(count: int) -> list[str]:
+    return [f"10.71.2.{FIRST_EXTRA + number}" for number in range(count)]
+
+
+def together(world: Line, requests: list[EchoRequest], rate: float = 5000.0) -> list[EchoSeries]:
+    async def measure() -> list[EchoSeries]:
+        network = KernelNetwork(SystemClock(), packets_per_second=rate)
+        return await asyncio.gather(*(network.echo(request) for request in requests))
+
+    return world.client.measure(measure)
+
+
+def outcomes(series: EchoSeries) -> list[Outcome]:
+    return [sample.outcome for sample in series.samples]
+
+
+def test_each_target_loses_what_the_router_dropped_of_it(world):
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")  # noqa: T201
+    chance = random.Random(seed)
+    targets = servers(12)
+    dropping = {target: chance.randint(2, 6) for target in chance.sample(targets, 6)}
+    names = {target: f"d{target.rpartition('.')[2]}" for target in dropping}
+    rules = "\n".join(
+        f"icmp type echo-request ip daddr {target} numgen random mod {one_in} 0 counter name {names[target]} drop"
+        for target, one_in in dropping.items()
+    )
+    counters = "\n".join(f"counter {name} {{\n}}" for name in names.values())
+    world.router.nft(f"table inet t {{\n{counters}\nchain f {{\ntype filter hook forward priority 0;\n{rules}\n}}\n}}")
+    requests = [EchoRequest(address=target, count=40, interval_s=0.02, timeout_s=0.4) for target in targets]
+    found = dict(zip(targets, together(world, requests), strict=True))
+    lost = {target: outcomes(series).count(Outcome.LOST) for target, series in found.items()}
+    assert lost == {target: world.router.counter(names[target]) if target in names else 0 for target in targets}, (
+        f"seed {seed}"
+    )
+
+
+def test_series_with_and_without_a_ttl_share_the_socket(world):
+    near = EchoRequest(address=world.server_address, count=5, interval_s=0.01, timeout_s=0.5, ttl=1)
+    far = EchoRequest(address=world.server_address, count=5, interval_s=0.01, timeout_s=0.5)
+    expired, answered = together(world, [near, far])
+    assert outcomes(expired) == [Outcome.EXPIRED] * 5
+    assert outcomes(answered) == [Outcome.ANSWERED] * 5
+
+
+def test_both_families_at_once(world):
+    requests = [
+        EchoRequest(address=address, count=5, interval_s=0.01, timeout_s=0.5)
+        for address in (world.server_address, world.server_address6, world.router_address6)
+    ]
+    for series in together(world, requests):
+        assert outcomes(series) == [Outcome.ANSWERED] * 5
+        assert series.timestamp_source is TimestampSource.KERNEL_RX_TX
+
+
+def test_unreachable_targets_cost_the_others_nothing(world):
+    """Each ICMP error makes the shared socket's next send fail once; that send must go out all the same."""
+    world.router.nft(
+        "table inet t {\nchain f {\ntype filter hook forward priority 0;\n"
+        "ip daddr 10.71.2.10-10.71.2.29 icmp type echo-request reject with icmpx type admin-prohibited\n}\n}"
+    )
+    requests = [EchoRequest(address=target, count=10, interval_s=0.01, timeout_s=0.5) for target in servers(40)]
+    found = together(world, requests)
+    assert [set(outcomes(series)) for series in found] == [{Outcome.REJECTED}] * 20 + [{Outcome.ANSWERED}] * 20
+
+
+def test_the_token_bucket_holds_all_series_together(world):
+    """The router has a bucket of its own: what goes beyond it is counted there."""
+    world.router.nft(
+        "table inet t {\ncounter seen {\n}\ncounter over {\n}\nchain f {\ntype filter hook forward priority 0;\n"
+        "icmp type echo-request counter name seen\n"
+        "icmp type echo-request limit rate over 220/second burst 14 packets counter name over\n}\n}"
+    )
+    requests = [EchoRequest(address=target, count=4, interval_s=0.01, timeout_s=0.5) for target in servers(100)]
+    found = together(world, requests, rate=200.0)
+    assert all(outcomes(series) == [Outcome.ANSWERED] * 4 for series in found)
+    assert world.router.counter("seen") == 400
+    assert world.router.counter("over") == 0
+
+
+def test_a_hundred_series_hold_one_socket_and_then_none(world):
+    def sockets() -> int:
+        names = [f"/proc/self/fd/{descriptor}" for descriptor in os.listdir("/proc/self/fd")]
+        return sum(os.path.islink(name) and os.readlink(name).startswith("socket:") for name in names)
+
+    async def measure() -> tuple[int, int, int]:
+        network = KernelNetwork(SystemClock(), packets_per_second=5000.0)
+        before = sockets()
+        requests = [EchoRequest(address=target, count=3, interval_s=0.1, timeout_s=0.5) for target in servers(100)]
+        tasks = [asyncio.create_task(network.echo(request)) for request in requests]
+        await asyncio.sleep(0.1)
+        during = sockets()
+        for task in tasks[:50]:
+            task.cancel()
+        rest = await asyncio.gather(*tasks[50:])
+        assert all(outcomes(series) == [Outcome.ANSWERED] * 3 for series in rest)
+        return before, during, sockets()
+
+    before, during, after = world.client.measure(measure)
+    assert (during - before, after - before) == (1, 0)
