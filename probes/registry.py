@@ -16,6 +16,7 @@ PROBES: dict[str, str] = {
     "mtu": "probes.mtu:PROBE",
     "database": "probes.database:PROBE",
     "routing": "probes.routing:PROBE",
+    "balancer": "probes.balancer:PROBE",
 }
 
 ENTRY_POINT_GROUP = "netdiag.probes"

@@ -13,6 +13,7 @@ from netdiag.report.figures import duration, loss, percent, proportion, stamp
 from netdiag.report.model import EvidenceRow
 from netdiag.report.places import names_only
 from netdiag.report.reproduce import reproduce
+from probes.balancer import BalancerMeasurement, BalancerView, CheckedBackend
 from probes.database import DatabaseMeasurement, HeldSession, Phase, Waterfall
 from probes.latency import LatencyMeasurement, LossCount, RttSummary
 from probes.loss import LossMeasurement
@@ -177,6 +178,32 @@ def _direction(way: DirectionMtu) -> str:
         f"cannot tell a black hole: {way.reason or 'no reason given'}" if way.black_hole is None else None,
     )
     return ", ".join(fact for fact in facts if fact) or "nothing seen"
+
+
+@describe.register
+def _balancer(data: BalancerMeasurement) -> str:
+    checks = (_check(backend) for backend in data.backends)
+    told = [*checks, *([_balancer_view(data.view)] if data.view else [])]
+    return "; ".join(told) or "nothing was asked"
+
+
+def _check(backend: CheckedBackend) -> str:
+    sent = [attempt for attempt in backend.attempts if attempt.passed is not None]
+    passed = sum(attempt.passed is True for attempt in sent)
+    ended = _tally(
+        f"{attempt.phase} ({attempt.status or (_why(attempt.failure) if attempt.failure else attempt.outcome)})"
+        for attempt in sent
+        if not attempt.passed
+    )
+    return f"{backend.url}: {passed} of {len(sent)} checks pass" + (f", failed in {ended}" if ended else "")
+
+
+def _balancer_view(view: BalancerView) -> str:
+    if view.servers:
+        shown = (f"{server.name} {server.status}" for server in view.servers[:8])
+        return f"the balancer's view: {', '.join(shown)} (n={len(view.servers)})"
+    why = _why(view.failure) if view.failure else f"status {view.status}"
+    return f"the balancer's view was not read ({why})"
 
 
 @describe.register

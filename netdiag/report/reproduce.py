@@ -8,9 +8,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from netdiag.plan.endpoints import is_local_name
 from netdiag.report.sanitize import clean
+from probes.balancer import BalancerMeasurement
 from probes.model import Measurement, Outcome
 from probes.names import DnsQuery, NamesMeasurement
 from probes.ports import PortsMeasurement, PortState
@@ -121,10 +123,34 @@ def _conninfo(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
+def _balancer(measurement: Measurement[Any]) -> str:
+    data = measurement.data
+    if not isinstance(data, BalancerMeasurement) or not (data.backends or data.view):
+        return _netdiag(measurement)
+    checked = next(
+        (backend for backend in data.backends if backend.consecutive_failures), next(iter(data.backends), None)
+    )
+    if checked is None:
+        return _curl(data.view.url if data.view else "", ())
+    if checked.url.startswith("tcp://"):
+        return _words("nc", "-vz", "-w", "2", *_operand(checked.address), str(checked.port))
+    host = urlsplit(checked.url).hostname
+    address = f"[{checked.address}]" if ":" in checked.address else checked.address
+    # The check goes to the backend's address, whatever name the URL gives for the Host field.
+    elsewhere = () if host == checked.address else ("--connect-to", f"::{address}:{checked.port}")
+    return _curl(checked.url, elsewhere)
+
+
+def _curl(url: str, more: tuple[str, ...]) -> str:
+    insecure = ("-k",) if url.startswith("https:") else ()  # as the check does
+    return _words("curl", "-sS", *insecure, *more, "-m", "2", "-o", "/dev/null", "-w", r"%{http_code}\n", url)
+
+
 _COMMANDS: dict[str, Callable[[Measurement[Any]], str]] = {
     "latency": _latency,
     "loss": _latency,
     "names": _names,
     "ports": _ports,
     "database": _database,
+    "balancer": _balancer,
 }
