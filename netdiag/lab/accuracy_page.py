@@ -26,7 +26,7 @@ def page(trials: Sequence[Trial], scenarios: Sequence[Scenario]) -> str:
     counted = [trial for trial in trials if trial.trouble is None]
     sections = (
         _HEAD.format(level=LEVEL),
-        _facts(counted),
+        _facts(counted, scenarios),
         "## Per code\n\n" + "\n".join(_code_rows(counted, scenarios)) + "\n",
         "## Per scenario\n\n" + "\n".join(_scenario_rows(counted, scenarios)) + "\n",
         _misjudged(counted),
@@ -43,20 +43,34 @@ def share(count: int, total: int) -> str:
     return f"{count}/{total} ({interval.low:.0%}-{interval.high:.0%})".replace("%-", "-")
 
 
-def _facts(trials: Sequence[Trial]) -> str:
+def _facts(trials: Sequence[Trial], scenarios: Sequence[Scenario]) -> str:
     if not trials:
         return "No trial has been run.\n"
     days = sorted({trial.started.date().isoformat() for trial in trials})
     seeds = sorted({trial.seed for trial in trials})
-    right = sum(trial.right for trial in trials)
-    verdicts = sum(trial.verdict_right for trial in trials)
+    lines = [
+        f"- Date: {days[0]}{f' to {days[-1]}' if len(days) > 1 else ''} (UTC)",
+        f"- Code: `{trials[0].code}` (digest of netdiag without the lab, and probes)",
+        f"- Seeds: {', '.join(map(str, seeds))}",
+        f"- All: {_sum(trials)}",
+        *(f"- {kind}: {_sum(of)}" for kind, of in _kinds(trials, scenarios) if of),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _sum(trials: Sequence[Trial]) -> str:
+    right, verdicts = sum(trial.right for trial in trials), sum(trial.verdict_right for trial in trials)
     return (
-        f"- Date: {days[0]}{f' to {days[-1]}' if len(days) > 1 else ''} (UTC)\n"
-        f"- Code: `{trials[0].code}` (digest of netdiag without the lab, and probes)\n"
-        f"- Seeds: {', '.join(map(str, seeds))}\n"
-        f"- Trials: {len(trials)}; verdict right {share(verdicts, len(trials))}; "
-        f"wholly right {share(right, len(trials))}\n"
+        f"{len(trials)} trials; verdict right {share(verdicts, len(trials))}; wholly right {share(right, len(trials))}"
     )
+
+
+def _kinds(trials: Sequence[Trial], scenarios: Sequence[Scenario]) -> Iterator[tuple[str, list[Trial]]]:
+    known = {scenario.name: scenario for scenario in scenarios}
+    ruled = [trial for trial in trials if trial.scenario in known and known[trial.scenario].implemented]
+    yield "Faults whose codes have a rule", [t for t in ruled if not known[t.scenario].is_healthy]
+    yield "Healthy, most with a look-alike of a fault", [t for t in ruled if known[t.scenario].is_healthy]
+    yield "Faults of which at least one code has no rule yet", [t for t in trials if t not in ruled]
 
 
 def _code_rows(trials: Sequence[Trial], scenarios: Sequence[Scenario]) -> Iterator[str]:

@@ -243,7 +243,10 @@ def test_the_page_counts_per_code_and_per_scenario() -> None:
     assert rows["`db.slow`"][3].startswith("1/3 ")
     assert rows["`db.slow`"][1] == "-"
     assert "- Seeds: 11, 12" in text
-    assert "wholly right 1/3" in text
+    assert "- All: 3 trials; verdict right 1/3 (6-79%); wholly right 1/3 (6-79%)" in text
+    assert "- Faults whose codes have a rule: 2 trials; verdict right 1/2 (9-91%); wholly right 1/2 (9-91%)" in text
+    assert "- Faults of which at least one code has no rule yet: 1 trials" in text
+    assert "- Healthy" not in text
     assert "`b`, seed 12: BIRD did not answer" in text
     assert "2026-11-23" in text
 
