@@ -13,8 +13,9 @@ from typing import Any
 
 from netdiag.diagnosis.thresholds import LINK_LOSS
 from netdiag.evidence import Evidence
-from netdiag.plan.endpoints import is_address, is_database, is_local_name
-from netdiag.plan.model import Baseline, Credentials, Endpoint, Plan
+from netdiag.plan.endpoints import is_address, is_database, is_local_name, peers_of
+from netdiag.plan.model import Baseline, Credentials, Endpoint, Health, Plan
+from probes.balancer import BalancerOptions
 from probes.database import DatabaseMeasurement, DatabaseOptions, Phase
 from probes.latency import LatencyMeasurement, LatencyOptions
 from probes.loss import LossOptions
@@ -27,6 +28,7 @@ from probes.ports import PortsMeasurement, PortsOptions, PortState
 MOST_ADDRESSES = 8  # of one name: enough for a balancer in every zone, few enough to stay polite
 LOSS_ATTEMPTS, LOSS_INTERVAL_S = 120, 0.2  # 24 s at most: an accident is told from loss, and the budget holds it
 NAME_ROUNDS = 5  # of a name whose queries are lost in part: ten questions and more to each resolver
+RECHECK_S = 20.0  # for a backend's health check to fail as often as takes it out; its interval is cut to fit in
 SAMPLE_S = 5.0  # length of one piece of the light sampling: what an interruption can cost
 
 
@@ -73,9 +75,34 @@ class Schedule:
             if endpoint.address is None and not is_address(endpoint.host):
                 yield from self._names(endpoint, evidence)
         for endpoint in self._plan.endpoints:
-            for address in addresses_of(endpoint, evidence):
-                chain = _AddressChain(self._plan, self._settings, endpoint, address, finished)
-                yield from chain.wanted(elapsed_s)
+            yield from self._balancer(endpoint, evidence)
+        chains = [
+            _AddressChain(self._plan, self._settings, endpoint, address, finished)
+            for endpoint in self._plan.endpoints
+            for address in addresses_of(endpoint, evidence)
+        ]
+        compared = self._compared(chains)
+        for chain in chains:
+            yield from chain.wanted(elapsed_s, compare=chain.endpoint.name in compared)
+
+    def _compared(self, chains: list[_AddressChain]) -> set[str]:
+        """Endpoints whose loss must be known beside that of a balancer which seems to lose packets."""
+        suspects = [c.endpoint for c in chains if c.endpoint.role == "load-balancer" and c.suspects_loss()]
+        return {peer.name for balancer in suspects for peer in peers_of(self._plan, balancer)}
+
+    def _balancer(self, endpoint: Endpoint, evidence: Evidence) -> Iterator[Request]:
+        """The balancer's own check, once every backend's name is resolved or known not to be."""
+        backends = [other for other in self._plan.endpoints if other.name in endpoint.backends]
+        checked = endpoint.health is not None and bool(backends)
+        if not (checked or endpoint.stats) or not all(_looked_up(backend, evidence) for backend in backends):
+            return
+        addresses = tuple(dict.fromkeys(a for backend in backends for a in addresses_of(backend, evidence)))
+        yield Request(
+            id=f"{self._settings.vantage}/balancer/{endpoint.name}/1",
+            probe="balancer",
+            target=Target(host=endpoint.host, port=endpoint.port, endpoint=endpoint.name),
+            options=_balancer_options(endpoint, addresses if checked else ()),
+        )
 
     def _names(self, endpoint: Endpoint, evidence: Evidence) -> Iterator[Request]:
         """Once; and over UDP again where queries are lost and others answered: a few questions tell no ratio."""
@@ -113,10 +140,14 @@ class _AddressChain:
         finished: dict[str, Measurement[Any]],
     ) -> None:
         self._plan, self._settings = plan, settings
-        self._endpoint, self._address, self._finished = endpoint, address, finished
+        self.endpoint = self._endpoint = endpoint
+        self._address, self._finished = address, finished
         self._database = is_database(endpoint)
+        self._compare = False
 
-    def wanted(self, elapsed_s: float) -> Iterator[Request]:
+    def wanted(self, elapsed_s: float, *, compare: bool = False) -> Iterator[Request]:
+        """``compare``: its loss is asked for whether or not a loss was seen, to set another's beside it."""
+        self._compare = compare
         if self._settings.icmp:
             yield self._icmp(1)
         if self._endpoint.port is None:
@@ -161,10 +192,14 @@ class _AddressChain:
 
     def _suspected_loss(self) -> Iterator[Request]:
         """A loss seen in passing is a question; the sequential verdict answers it."""
-        if self._lossy("latency-icmp") and self._answers("latency-icmp"):
+        only_icmp = self._compare and self._endpoint.port is None
+        if (self._lossy("latency-icmp") or only_icmp) and self._answers("latency-icmp"):
             yield self._request("loss-icmp", self._loss_options("icmp"), probe="loss")
-        if self._endpoint.port is not None and (self._lossy("latency-tcp") or self._retransmitted()):
+        if self._endpoint.port is not None and (self._compare or self._lossy("latency-tcp") or self._retransmitted()):
             yield self._request("loss-tcp", self._loss_options("tcp"), probe="loss")
+
+    def suspects_loss(self) -> bool:
+        return self._lossy("latency-icmp") or self._lossy("latency-tcp") or self._retransmitted()
 
     def _loss_options(self, method: str) -> LossOptions:
         """The question is the one that link.loss decides by: more than is allowed here?"""
@@ -303,6 +338,24 @@ class _AddressChain:
             for attempt in database.attempts
             for timing in attempt.phases
         )
+
+
+def _looked_up(endpoint: Endpoint, evidence: Evidence) -> bool:
+    known = endpoint.address is not None or is_address(endpoint.host)
+    return known or any(m.probe == "names" and m.target.host == endpoint.host for m in evidence)
+
+
+def _balancer_options(balancer: Endpoint, addresses: tuple[str, ...]) -> BalancerOptions:
+    health = balancer.health or Health(url="")
+    return BalancerOptions(
+        url=health.url or None,
+        backends=addresses,
+        matcher=health.matcher,
+        interval_s=min(health.interval, RECHECK_S / health.unhealthy),
+        timeout_s=health.timeout,
+        unhealthy=health.unhealthy,
+        stats=balancer.stats,
+    )
 
 
 def _names_options(host: str, resolvers: tuple[str, ...]) -> NamesOptions:

@@ -32,9 +32,6 @@ MODELS: dict[str, type] = {
 }
 # Read and checked, and part of the format, but nothing is measured by them yet.
 AHEAD = (
-    "endpoint.backends",
-    "endpoint.stats",
-    "endpoint.health",
     "baseline.as_path",
     "router",
     "dns.origin_zone",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from netdiag.diagnosis.rule import Rule
-from netdiag.diagnosis.rules import balancer, database, dns, firewall, link, mtu
+from netdiag.diagnosis.rules import balancer, database, dns, firewall, health_checks, link, mtu
 
 RULES: tuple[Rule, ...] = (
     *dns.RULES,
@@ -11,5 +11,6 @@ RULES: tuple[Rule, ...] = (
     *link.RULES,
     *mtu.RULES,
     *balancer.RULES,
+    *health_checks.RULES,
     *database.RULES,
 )

@@ -16,6 +16,8 @@ CONSEQUENCES: dict[str, frozenset[str]] = {
     "link.loss": frozenset({"db.unresponsive", "db.slow", "dns.loss", "db.connection-cut"}),
     "region.latency": frozenset({"db.slow"}),
     "lb.wrong-protocol": frozenset({"db.unresponsive", "db.tls-invalid"}),
+    "lb.health-check-failing": frozenset({"lb.backend-down"}),
+    "lb.packet-loss": frozenset({"link.loss"}),
     "lb.backend-down": frozenset({"db.unresponsive"}),
     "dns.stale-record": frozenset({"db.port-closed", "firewall.drop", "net.unreachable", "dns.inconsistent"}),
     "dns.resolver-down": frozenset({"dns.loss", "dns.tcp-blocked"}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from netdiag.plan.model import DATABASE_ROLES, Endpoint
+from netdiag.plan.model import DATABASE_ROLES, Endpoint, Plan
 
 DATABASE_PORTS: frozenset[int] = frozenset({5432, 5433, 6432})  # PostgreSQL, YSQL, PgBouncer
 
@@ -32,3 +32,18 @@ def at(host: str, port: int | None) -> str:
     """``host:port`` with brackets round an IPv6 address."""
     where = f"[{host}]" if ":" in host else host
     return where if port is None else f"{where}:{port}"
+
+
+def peers_of(plan: Plan, balancer: Endpoint) -> tuple[Endpoint, ...]:
+    """Whom a balancer's loss is compared with: its backends, and the plain hosts of its own region."""
+    return tuple(
+        other
+        for other in plan.endpoints
+        if other.name in balancer.backends
+        or (
+            other.role == "host"
+            and other.name != balancer.name
+            and other.region is not None
+            and other.region == balancer.region
+        )
+    )

@@ -1,19 +1,46 @@
-"""A balancer, or anything else, that does not speak PostgreSQL where a database is declared; and one without backends.
+"""A balancer, or anything else, that does not speak PostgreSQL where a database is declared; one without backends;
+and one that loses packets where its neighbours do not.
 
-A web server on a web port is healthy: these rules look only at databases' places.
+A web server on a web port is healthy: the first two rules look only at databases' places.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from netdiag.diagnosis.finding import Action, Finding, FindingRole, Horizon, Judgement, Section
+from netdiag.diagnosis.finding import (
+    Action,
+    Finding,
+    FindingRole,
+    Horizon,
+    Judgement,
+    NotMeasured,
+    RuledOut,
+    Section,
+    Severity,
+)
 from netdiag.diagnosis.rule import Case, Rule
-from netdiag.diagnosis.rules.subjects import Place, database_places, finding_id, milliseconds, ratio
+from netdiag.diagnosis.rules.link import Loss, ids_of, loss_fires, loss_limit, pooled_loss, quiet_basis
+from netdiag.diagnosis.rules.paths import Path, paths, probe_command
+from netdiag.diagnosis.rules.subjects import Place, database_places, finding_id, milliseconds, percent, ratio
 from netdiag.diagnosis.rules.waterfalls import BACKEND, PROTOCOL, Attempt, Question, Sample, login_check
-from netdiag.diagnosis.thresholds import CERTAIN, LIKELY, POSSIBLE
+from netdiag.diagnosis.thresholds import (
+    CERTAIN,
+    LB_PEER_PACKETS,
+    LEVEL,
+    LIKELY,
+    LINK_LOSS_CRITICAL,
+    LINK_LOSS_CRITICAL_LOW,
+    LOSS_SURE,
+    LOSS_SURE_PACKETS,
+    POSSIBLE,
+)
+from netdiag.plan.endpoints import peers_of
 from probes.database import Phase
-from probes.model import FailureKind
+from probes.model import FailureKind, value
+from probes.stats.intervals import Interval, newcombe
+
+PACKET_LOSS = "lb.packet-loss"
 
 
 def judge_protocol(case: Case) -> Iterator[Judgement]:
@@ -140,6 +167,145 @@ def _finding(
     )
 
 
+# lb.packet-loss
+
+
+@value
+class Peer:
+    """A backend's or a neighbour's own loss, measured directly."""
+
+    path: Path
+    loss: Loss
+    fires: bool
+
+
+def judge_loss(case: Case) -> Iterator[Judgement]:
+    for path in paths(case):
+        if path.endpoint.role == "load-balancer":
+            yield _packet_loss(case, path)
+
+
+def _packet_loss(case: Case, path: Path) -> Judgement:
+    tcp, icmp, limit = pooled_loss(case, path, "tcp"), pooled_loss(case, path, "icmp"), loss_limit(case, path)
+    if tcp is None or not loss_fires(tcp, limit):
+        basis = quiet_basis(tcp, icmp, limit)
+        return _loss_unknown(path, "its own loss is not known") if basis is None else _lossless(path, basis, icmp)
+    peers = _peers(case, path)
+    if sum(peer.loss.sent for peer in peers) < LB_PEER_PACKETS:
+        why = f"it loses {tcp.shown}, and too few packets were sent to its backends and neighbours to compare"
+        return _loss_unknown(path, why)
+    lost, sent = _weight(peers)
+    apart = newcombe(*tcp.weight, lost, sent, LEVEL)
+    if apart is None or apart.low <= 0 or any(peer.fires and not _stands_out(tcp, peer.loss) for peer in peers):
+        return _shared(path, tcp, peers, apart)
+    return _own_loss(path, tcp, icmp, peers, apart)
+
+
+def _peers(case: Case, balancer: Path) -> tuple[Peer, ...]:
+    """Of the same family and heard at all: what is blocked loses everything and tells nothing."""
+    names = {endpoint.name for endpoint in peers_of(case.plan, balancer.endpoint)}
+    found = []
+    for path in paths(case):
+        if path.endpoint.name not in names or not _comparable(path, balancer):
+            continue
+        loss = pooled_loss(case, path, "icmp" if path.port is None else "tcp")
+        if loss is not None and loss.answered:
+            found.append(Peer(path=path, loss=loss, fires=loss_fires(loss, loss_limit(case, path))))
+    return tuple(found)
+
+
+def _comparable(path: Path, balancer: Path) -> bool:
+    if path.address is None or balancer.address is None or path.address == balancer.address:
+        return False
+    return (":" in path.address) == (":" in balancer.address)
+
+
+def _weight(peers: tuple[Peer, ...]) -> tuple[int, int]:
+    weights = [peer.loss.weight for peer in peers]
+    return sum(lost for lost, _ in weights), sum(sent for _, sent in weights)
+
+
+def _stands_out(ours: Loss, theirs: Loss) -> bool:
+    apart = newcombe(*ours.weight, *theirs.weight, LEVEL)
+    return apart is not None and apart.low > 0
+
+
+def _loss_unknown(path: Path, why: str) -> NotMeasured:
+    return NotMeasured(
+        code=PACKET_LOSS,
+        subject=path.subject,
+        statement=f"Whether balancer {path.label} loses packets itself: {why}.",
+        remedy=f"{probe_command('loss', path)}, and the same of its backends at the same time",
+    )
+
+
+def _lossless(path: Path, basis: Loss, icmp: Loss | None) -> RuledOut:
+    return RuledOut(
+        code=PACKET_LOSS,
+        subject=path.subject,
+        statement=f"Balancer {path.label} loses {basis.lost} of {basis.sent} packets.",
+        smallest_fault=f"Loss of more than {percent(basis.high)} at the balancer.",
+        evidence=ids_of(basis, icmp),
+    )
+
+
+def _shared(path: Path, tcp: Loss, peers: tuple[Peer, ...], apart: Interval | None) -> RuledOut:
+    bound = f"more than {percent(max(apart.high, 0.0))} above its neighbours'" if apart else "far above its neighbours'"
+    return RuledOut(
+        code=PACKET_LOSS,
+        subject=path.subject,
+        statement=f"Balancer {path.label} loses {tcp.shown}, and so does what lies beside it ({_shown(peers)}): it is "
+        "the way that they share, not the balancer.",
+        smallest_fault=f"Loss at the balancer that is {bound}.",
+        evidence=ids_of(tcp, *(peer.loss for peer in peers)),
+    )
+
+
+def _shown(peers: tuple[Peer, ...]) -> str:
+    return ", ".join(f"{peer.path.endpoint.name} {peer.loss.lost} of {peer.loss.sent}" for peer in peers)
+
+
+def _own_loss(path: Path, tcp: Loss, icmp: Loss | None, peers: tuple[Peer, ...], apart: Interval) -> Finding:
+    only_tcp = icmp is not None and icmp.lost == 0 and icmp.high < tcp.low
+    critical = tcp.ratio >= LINK_LOSS_CRITICAL and tcp.low > LINK_LOSS_CRITICAL_LOW
+    sure = LOSS_SURE if tcp.lost >= LOSS_SURE_PACKETS else LIKELY
+    echo = f" ICMP echo loses none of {icmp.sent}: a full accept queue there is as likely." if icmp and only_tcp else ""
+    return Finding(
+        id=finding_id(PACKET_LOSS, path.subject),
+        code=PACKET_LOSS,
+        role=FindingRole.CAUSE,
+        severity=Severity.CRITICAL if critical else Severity.WARNING,
+        confidence=POSSIBLE if only_tcp else sure,
+        section=Section.INFRASTRUCTURE,
+        subject=path.subject,
+        statement=f"Load balancer {path.label} loses {tcp.shown} of TCP packets; beside it, asked directly: "
+        f"{_shown(peers)}. That is {percent(apart.low)} to {percent(apart.high)} more ({LEVEL:.0%} CI): "
+        f"the loss is at the balancer or its own link, not on the way that they share.{echo}",
+        evidence=ids_of(tcp, icmp, *(peer.loss for peer in peers)),
+        would_refute="A loss test of the balancer and of its backends at the same time in which all lose alike.",
+        actions=_loss_actions(path),
+    )
+
+
+def _loss_actions(path: Path) -> tuple[Action, ...]:
+    check = probe_command("loss", path)
+    return (
+        Action(
+            owner="load balancer",
+            horizon=Horizon.IMMEDIATE,
+            step="Take this node out of the name or zone; read its interface drops, its switch port's errors and its "
+            "ListenOverflows, and its own connection and packet limits.",
+            check=check,
+        ),
+        Action(
+            owner="application",
+            horizon=Horizon.IMMEDIATE,
+            step="Until then connect to the backends directly where policy allows: they lose less.",
+            check=check,
+        ),
+    )
+
+
 WRONG_PROTOCOL = Question(
     code=PROTOCOL,
     could_show=lambda a: a.spoke_postgresql,
@@ -172,5 +338,14 @@ RULES = (
         quiet="The same from a place that is no balancer: that is db.unresponsive.",
         refuted_by="The balancer's own status showing a live backend.",
         judge=judge_backend,
+    ),
+    Rule(
+        code=PACKET_LOSS,
+        section=Section.INFRASTRUCTURE,
+        fires="TCP to a declared load balancer loses more than is allowed, and the interval of its difference to the "
+        "pooled loss of its backends and neighbours, measured directly, lies above 0.",
+        quiet="All lose alike (the way they share: link.loss), or too few packets were sent to the others to compare.",
+        refuted_by="A simultaneous loss test in which the balancer and its backends lose alike.",
+        judge=judge_loss,
     ),
 )

@@ -262,7 +262,7 @@ class Loss:
     low: float
     high: float
     longest: int
-    bursty: bool
+    design: float  # packets that weigh as much as one independent packet
     answered: bool  # something came back
     answer: str | None  # of the sequential verdict, "above" before "undecided" before "below"
     question: float | None
@@ -271,6 +271,15 @@ class Loss:
     @property
     def ratio(self) -> float:
         return self.lost / self.sent
+
+    @property
+    def bursty(self) -> bool:
+        return self.design > 1.0 and self.lost > 0
+
+    @property
+    def weight(self) -> tuple[int, int]:
+        """Lost and sent as independent packets."""
+        return round(self.lost / self.design), round(self.sent / self.design)
 
     @property
     def shown(self) -> str:
@@ -288,19 +297,21 @@ class Held:
 
 
 def judge_loss(case: Case) -> Iterator[Judgement]:
-    found = [(path, _pooled(case, path, "tcp"), _pooled(case, path, "icmp")) for path in paths(case)]
-    losing = {path.address for path, tcp, _ in found if tcp and _fires(tcp, _limit(case, path))}
+    found = [(path, pooled_loss(case, path, "tcp"), pooled_loss(case, path, "icmp")) for path in paths(case)]
+    losing = {path.address for path, tcp, _ in found if tcp and loss_fires(tcp, loss_limit(case, path))}
     quiet = {path.address for path, tcp, _ in found if tcp and tcp.answered} - losing
     for path, tcp, icmp in found:
-        yield _loss(path, tcp, icmp, _limit(case, path), _place(path, losing, quiet))
+        yield _loss(path, tcp, icmp, loss_limit(case, path), _place(path, losing, quiet))
 
 
-def _limit(case: Case, path: Path) -> float:
+def loss_limit(case: Case, path: Path) -> float:
+    """Loss that is allowed on the path: the baseline's, or LINK_LOSS."""
     baseline = baseline_of(case, path.endpoint)
     return max(LINK_LOSS, baseline.loss if baseline and baseline.loss is not None else 0.0)
 
 
-def _pooled(case: Case, path: Path, method: str) -> Loss | None:
+def pooled_loss(case: Case, path: Path, method: str) -> Loss | None:
+    """Every packet of one method to the path's address; None where no packet's fate is known."""
     measured = sampled(case, path, method)
     counts = [m.data.loss for m in measured if m.data]
     held = _held(case, path) if method == "tcp" else ()
@@ -319,7 +330,7 @@ def _pooled(case: Case, path: Path, method: str) -> Loss | None:
         low=interval.low,
         high=interval.high,
         longest=max([count.longest_run for count in counts] + [0]),
-        bursty=design > 1.0 and lost > 0,
+        design=design,
         answered=any(session.answered for session in sessions) or _anything_came_back(measured),
         answer=str(verdict.answer) if verdict else None,
         question=verdict.ratio_answered if verdict else None,
@@ -349,7 +360,8 @@ def _held_packets(session: HeldSession) -> Held:
     return Held(fates=fates, answered=bool(settled))
 
 
-def _fires(loss: Loss, limit: float) -> bool:
+def loss_fires(loss: Loss, limit: float) -> bool:
+    """More than ``limit`` is lost, beyond an accident."""
     if not loss.answered or loss.lost < LINK_LOSS_PACKETS_LOST:
         return False
     return loss.low > limit or (loss.answer == "above" and (loss.question or 0.0) >= limit)
@@ -366,9 +378,9 @@ def _place(path: Path, losing: set[str | None], quiet: set[str | None]) -> str:
 
 
 def _loss(path: Path, tcp: Loss | None, icmp: Loss | None, limit: float, place: str) -> Judgement:
-    if tcp is not None and _fires(tcp, limit):
+    if tcp is not None and loss_fires(tcp, limit):
         return _loss_finding(path, tcp, icmp, limit, place)
-    basis = _quiet_basis(tcp, icmp, limit)
+    basis = quiet_basis(tcp, icmp, limit)
     if basis is None:
         return _loss_open(path, tcp, icmp)
     kind = "TCP" if basis is tcp else "ICMP echo"
@@ -393,7 +405,7 @@ def ids_of(*losses: Loss | None) -> tuple[str, ...]:
     return tuple(sorted({id_ for loss in losses if loss for id_ in loss.evidence}))
 
 
-def _quiet_basis(tcp: Loss | None, icmp: Loss | None, limit: float) -> Loss | None:
+def quiet_basis(tcp: Loss | None, icmp: Loss | None, limit: float) -> Loss | None:
     """What speaks against loss: TCP that arrives; else echoes, all of which came back."""
     if tcp is not None and tcp.answered and tcp.sent >= LINK_LOSS_PACKETS:
         return tcp if tcp.ratio <= limit or tcp.answer == "below" else None
