@@ -14,7 +14,7 @@ from typing import Any
 from netdiag.diagnosis.thresholds import LINK_LOSS
 from netdiag.evidence import Evidence
 from netdiag.plan.endpoints import is_address, is_database, is_local_name, peers_of
-from netdiag.plan.model import Baseline, Credentials, Endpoint, Health, Plan
+from netdiag.plan.model import Baseline, Credentials, Endpoint, Health, Plan, Router
 from probes.balancer import BalancerOptions
 from probes.database import DatabaseMeasurement, DatabaseOptions, Phase
 from probes.latency import LatencyMeasurement, LatencyOptions
@@ -22,13 +22,15 @@ from probes.loss import LossOptions
 from probes.model import Measurement, MeasurementOutcome, Outcome, Target, value
 from probes.mtu import MtuOptions
 from probes.names import NamesMeasurement, NamesOptions
-from probes.path import PathOptions
+from probes.path import PathMeasurement, PathOptions
 from probes.ports import PortsMeasurement, PortsOptions, PortState
+from probes.routing import RoutingOptions
 
 MOST_ADDRESSES = 8  # of one name: enough for a balancer in every zone, few enough to stay polite
 LOSS_ATTEMPTS, LOSS_INTERVAL_S = 120, 0.2  # 24 s at most: an accident is told from loss, and the budget holds it
 NAME_ROUNDS = 5  # of a name whose queries are lost in part: ten questions and more to each resolver
 RECHECK_S = 20.0  # for a backend's health check to fail as often as takes it out; its interval is cut to fit in
+ROUTE_S = 10.0  # between two walks of a path whose normal networks are known: a route that comes and goes
 SAMPLE_S = 5.0  # length of one piece of the light sampling: what an interruption can cost
 
 
@@ -57,11 +59,13 @@ class Schedule:
         self._plan = plan
         self._settings = settings
         self._issued: dict[str, Request] = {}
+        self._begun: dict[str, float] = {}  # seconds after the start, by the request's id
 
     def next(self, evidence: Evidence, elapsed_s: float) -> tuple[Request, ...]:
         finished = {measurement.id: measurement for measurement in evidence}
         due = [request for request in self._wanted(evidence, finished, elapsed_s) if request.id not in self._issued]
         self._issued.update((request.id, request) for request in due)
+        self._begun.update((request.id, elapsed_s) for request in due)
         return tuple(due)
 
     def settled(self, evidence: Evidence) -> bool:
@@ -71,13 +75,14 @@ class Schedule:
         return bool(asked) and all(request.id in finished for request in asked)
 
     def _wanted(self, evidence: Evidence, finished: dict[str, Measurement[Any]], elapsed_s: float) -> Iterator[Request]:
+        yield from self._routers(finished, elapsed_s)
         for endpoint in self._plan.endpoints:
             if endpoint.address is None and not is_address(endpoint.host):
                 yield from self._names(endpoint, evidence)
         for endpoint in self._plan.endpoints:
             yield from self._balancer(endpoint, evidence)
         chains = [
-            _AddressChain(self._plan, self._settings, endpoint, address, finished)
+            _AddressChain(self._plan, self._settings, endpoint, address, finished, self._begun)
             for endpoint in self._plan.endpoints
             for address in addresses_of(endpoint, evidence)
         ]
@@ -102,6 +107,25 @@ class Schedule:
             probe="balancer",
             target=Target(host=endpoint.host, port=endpoint.port, endpoint=endpoint.name),
             options=_balancer_options(endpoint, addresses if checked else ()),
+        )
+
+    def _routers(self, finished: dict[str, Measurement[Any]], elapsed_s: float) -> Iterator[Request]:
+        """Each router's own sessions at the start, and again while the sampling goes on."""
+        for router in (router for router in self._plan.routers if router.bird is not None):
+            ordinal, due = 1, True
+            while due:
+                request = self._router(router, ordinal)
+                yield request
+                due = request.id in finished and ordinal * SAMPLE_S <= elapsed_s < self._settings.watch_s
+                ordinal += 1
+
+    def _router(self, router: Router, ordinal: int) -> Request:
+        return Request(
+            id=f"{self._settings.vantage}/routing/{router.name}/{ordinal}",
+            probe="routing",
+            target=Target(host=router.name),
+            options=RoutingOptions(router=router.name, bird=router.bird),
+            sampling=ordinal > 1,
         )
 
     def _names(self, endpoint: Endpoint, evidence: Evidence) -> Iterator[Request]:
@@ -138,7 +162,9 @@ class _AddressChain:
         endpoint: Endpoint,
         address: str,
         finished: dict[str, Measurement[Any]],
+        begun: dict[str, float],
     ) -> None:
+        self._begun = begun
         self._plan, self._settings = plan, settings
         self.endpoint = self._endpoint = endpoint
         self._address, self._finished = address, finished
@@ -166,10 +192,14 @@ class _AddressChain:
         yield self._request("mtu", MtuOptions())
         if self._done("mtu") and self._done("latency-icmp"):
             yield from self._suspected_loss()
+            if self._normal_route() and self._settings.icmp:
+                yield from self._route(elapsed_s)
             yield from self._sampling(elapsed_s)
 
     def _blocked_port(self, ports: PortsMeasurement) -> Iterator[Request]:
         yield self._request("path", PathOptions())
+        if self._done("path") and self._plan.dns.origin_zone is not None:
+            yield from self._networks(1)
         control = next((p.port for p in ports.ports if p.control and p.state is PortState.RESET), None)
         if control is not None and self._done("path"):
             yield self._request("path", PathOptions(), ordinal=2, port=control)
@@ -186,9 +216,42 @@ class _AddressChain:
         if not self._done("mtu") or (self._settings.icmp and not self._done("latency-icmp")):
             return
         yield from self._suspected_loss()
-        if self._slower_than_baseline():
-            yield self._request("path", PathOptions())
+        if self._slower_than_baseline() or self._normal_route():
+            yield from self._route(elapsed_s)
         yield from self._sampling(elapsed_s)
+
+    def _route(self, elapsed_s: float) -> Iterator[Request]:
+        """The path, then whose networks it crosses; both again while sampling, where the normal ones are known."""
+        yield self._walk(1)
+        if self._plan.dns.origin_zone is None:
+            return
+        ordinal = 1
+        while self._done("path", ordinal):
+            yield from self._networks(ordinal)
+            early = elapsed_s < self._begun[self._id("path", ordinal)] + ROUTE_S
+            last = early or elapsed_s >= self._settings.watch_s or not self._normal_route()
+            ordinal += 1
+            if last and not self._done("path", ordinal):
+                return
+            yield self._walk(ordinal)
+
+    def _walk(self, ordinal: int) -> Request:
+        options = PathOptions(method="icmp" if self._endpoint.port is None else "tcp")
+        return self._request("path", options, ordinal=ordinal, sampling=ordinal > 1)
+
+    def _networks(self, ordinal: int) -> Iterator[Request]:
+        """Nobody is told of the hops but the zone that the plan names."""
+        measurement = self._finished[self._id("path", ordinal)]
+        if isinstance(measurement.data, PathMeasurement):
+            dns = self._plan.dns
+            hops = _hop_addresses(measurement.data)
+            options = RoutingOptions(hops=hops, origin_zone=dns.origin_zone, resolvers=dns.resolvers)
+            yield self._request("routing", options, ordinal=ordinal, sampling=ordinal > 1)
+
+    def _normal_route(self) -> bool:
+        """The plan knows which networks lie between here and there."""
+        here = {self._settings.vantage, self._plan.vantage.name, self._plan.vantage.region}
+        return any(baseline.as_path and baseline.source in here for baseline in self._baselines())
 
     def _suspected_loss(self) -> Iterator[Request]:
         """A loss seen in passing is a question; the sequential verdict answers it."""
@@ -356,6 +419,11 @@ def _balancer_options(balancer: Endpoint, addresses: tuple[str, ...]) -> Balance
         unhealthy=health.unhealthy,
         stats=balancer.stats,
     )
+
+
+def _hop_addresses(path: PathMeasurement) -> tuple[str | None, ...]:
+    """By TTL, the first that answered; None for a silent hop."""
+    return tuple(next((reply.address for reply in hop.replies if reply.address), None) for hop in path.hops)
 
 
 def _names_options(host: str, resolvers: tuple[str, ...]) -> NamesOptions:

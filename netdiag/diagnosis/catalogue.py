@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from netdiag.diagnosis.rule import Rule
-from netdiag.diagnosis.rules import balancer, database, dns, firewall, health_checks, link, mtu
+from netdiag.diagnosis.rules import balancer, database, dns, firewall, health_checks, link, mtu, routing
 
 RULES: tuple[Rule, ...] = (
     *dns.RULES,
     *firewall.RULES,
     *link.RULES,
+    *routing.RULES,
     *mtu.RULES,
     *balancer.RULES,
     *health_checks.RULES,

@@ -15,6 +15,8 @@ CONSEQUENCES: dict[str, frozenset[str]] = {
     "mtu.black-hole": frozenset({"db.unresponsive", "db.slow", "link.loss", "mtu.fragmentation", "db.backup-stall"}),
     "link.loss": frozenset({"db.unresponsive", "db.slow", "dns.loss", "db.connection-cut"}),
     "region.latency": frozenset({"db.slow"}),
+    "bgp.route-change": frozenset({"region.latency", "db.slow"}),
+    "bgp.flapping": frozenset({"region.latency", "link.loss", "db.slow", "db.unresponsive"}),
     "lb.wrong-protocol": frozenset({"db.unresponsive", "db.tls-invalid"}),
     "lb.health-check-failing": frozenset({"lb.backend-down"}),
     "lb.packet-loss": frozenset({"link.loss"}),

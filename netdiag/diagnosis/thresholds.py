@@ -91,6 +91,10 @@ DNS_LOSS = 0.10
 DNS_LOSS_QUERIES_LOST = 3
 """Two first queries (A and AAAA) that time out together are a cold cache; a third is not."""
 
+ROUTE_SURE = 0.97
+"""Another AS path, a longer minimum RTT and the router's own session agree; what is left is a detour of another cause
+that happens to cross the same networks."""
+
 LOCAL_LOOKUP_S = 1.0
 """A getaddrinfo that answers faster than this, of a name that no resolver knows, did not wait for DNS: glibc waits in
 whole seconds (resolv.conf(5))."""

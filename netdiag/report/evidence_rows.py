@@ -22,6 +22,7 @@ from probes.mtu import DirectionMtu, MtuMeasurement
 from probes.names import DnsQuery, NamesMeasurement
 from probes.path import Hop, PathMeasurement
 from probes.ports import PortResult, PortsMeasurement, PortState
+from probes.routing import RoutingMeasurement
 
 Numbers = dict[str, str]  # measurement id -> "E1"
 
@@ -156,6 +157,22 @@ def _path(data: PathMeasurement) -> str:
         return f"reached at hop {data.reached_ttl} (n={tries}{flow})"
     heard = f"last answer from hop {last.ttl} ({_hop_address(last)})" if last else "no hop answered"
     return f"not reached ({data.end_reason}): {heard} (n={tries}{flow})"
+
+
+@describe.register
+def _routing(data: RoutingMeasurement) -> str:
+    if data.sessions is not None:
+        standing = sum(session.state == "up" for session in data.sessions)
+        others = "; ".join(
+            f"{s.name} {s.bgp_state or s.state} since {s.since}{f': {s.last_error}' if s.last_error else ''}"
+            for s in data.sessions
+            if s.state != "up"
+        )
+        return f"{standing} of {len(data.sessions)} BGP sessions up" + (f"; {others}" if others else "")
+    asked = {query.address for query in data.queries}
+    known = {hop.address for hop in data.hops if hop.origin}
+    path = " ".join("?" if asn is None else f"AS{asn}" for asn in data.as_path) or "no hop"
+    return f"{path} ({len(known)} of {len(asked)} addresses known to {data.zone})"
 
 
 def _hop_address(hop: Hop) -> str | None:

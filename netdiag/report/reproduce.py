@@ -16,6 +16,8 @@ from probes.balancer import BalancerMeasurement
 from probes.model import Measurement, Outcome
 from probes.names import DnsQuery, NamesMeasurement
 from probes.ports import PortsMeasurement, PortState
+from probes.routing import RoutingMeasurement
+from probes.wire.origin import origin_name
 
 
 def reproduce(measurement: Measurement[Any]) -> str:
@@ -146,11 +148,27 @@ def _curl(url: str, more: tuple[str, ...]) -> str:
     return _words("curl", "-sS", *insecure, *more, "-m", "2", "-o", "/dev/null", "-w", r"%{http_code}\n", url)
 
 
+def _routing(measurement: Measurement[Any]) -> str:
+    """A router's sessions, or the first hop that was asked of the zone."""
+    control = measurement.options.get("bird")
+    if control:
+        return _words("birdc", "-r", "-s", str(control), "show", "protocols", "all")
+    name = _origin_question(measurement.data)
+    return _netdiag(measurement) if name is None else _words("dig", "+short", name, "TXT")
+
+
+def _origin_question(data: object) -> str | None:
+    if not isinstance(data, RoutingMeasurement) or not data.queries or data.zone is None:
+        return None
+    return origin_name(data.queries[0].address, data.zone)
+
+
 _COMMANDS: dict[str, Callable[[Measurement[Any]], str]] = {
     "latency": _latency,
     "loss": _latency,
     "names": _names,
     "ports": _ports,
     "database": _database,
+    "routing": _routing,
     "balancer": _balancer,
 }

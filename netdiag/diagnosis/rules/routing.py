@@ -1,0 +1,556 @@
+"""Routes between networks: bgp.route-change and bgp.flapping, from measured AS paths and a router's own sessions.
+
+What both rest on
+1. An AS path from outside is an estimate: hops of unknown origin are wildcards, and a path that merely misses
+   networks is no change. Only a network that was not there before, or another order, is one.
+2. Several paths inside one network are one AS path; a longer queue is none. The minimum RTT stands beside.
+3. A network that only comes in between, with every other still there, may be an exchange's LAN: it takes the RTT too.
+4. BIRD's own state needs no estimate. A session that an operator disabled is down, not broken.
+5. Coming and going is told from readings of this run alone: there and back, never one step.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+from netdiag.diagnosis.finding import (
+    Action,
+    Finding,
+    FindingRole,
+    Horizon,
+    Judgement,
+    NotMeasured,
+    RuledOut,
+    Section,
+    Severity,
+    Subject,
+)
+from netdiag.diagnosis.rule import Case, Rule
+from netdiag.diagnosis.rules.link import ARRIVED, baseline_of
+from netdiag.diagnosis.rules.paths import Path, paths, probe_command, sampled
+from netdiag.diagnosis.rules.subjects import finding_id, ids, milliseconds
+from netdiag.diagnosis.thresholds import (
+    CERTAIN,
+    LIKELY,
+    POSSIBLE,
+    ROUTE_SURE,
+    RTT_CRITICAL_FACTOR,
+    RTT_FACTOR,
+    RTT_MARGIN_S,
+    RTT_SAMPLES,
+)
+from netdiag.plan.model import Baseline, Router
+from probes.model import Measurement, value
+from probes.routing import RoutingMeasurement
+from probes.wire.bird import BirdSession
+
+CHANGE, FLAPPING = "bgp.route-change", "bgp.flapping"
+Reading = Measurement[RoutingMeasurement]
+
+
+def _in_order(measured: Iterable[Measurement[Any]]) -> tuple[Measurement[Any], ...]:
+    """As they were taken; the ids' ordinals decide between equal times."""
+    return tuple(sorted(measured, key=lambda m: (m.started, len(m.id), m.id)))
+
+
+def _spelled(path: Iterable[int | None]) -> str:
+    return " ".join("?" if asn is None else f"AS{asn}" for asn in path) or "unknown"
+
+
+def _merged(path: Iterable[int | None]) -> tuple[int, ...]:
+    """Known networks, each once in a row (a prepended path is the same path)."""
+    out: list[int] = []
+    for asn in path:
+        if asn is not None and out[-1:] != [asn]:
+            out.append(asn)
+    return tuple(out)
+
+
+@value
+class Comparison:
+    """A measured AS path against the normal one. At most one of ``changed`` and ``same`` is true."""
+
+    changed: bool
+    same: bool  # every network of the normal path but the vantage's own was seen, in order
+    only_more: bool  # nothing of the normal path is gone: a network came in between
+    gone: tuple[int, ...]
+    diverges: int | None  # index of the first hop that is not on the normal path
+
+
+def compare(normal: Sequence[int], now: RoutingMeasurement) -> Comparison:
+    expected, known = _merged(normal), _merged(now.as_path)
+    diverges = _first_stray(expected, now)
+    gone = tuple(asn for asn in expected[1:] if asn not in known)
+    return Comparison(
+        changed=diverges is not None,
+        same=diverges is None and not gone,
+        only_more=diverges is not None
+        and not gone
+        and _merged(a for a in known if a in expected) == _seen(expected, known),
+        gone=gone,
+        diverges=diverges,
+    )
+
+
+def _seen(expected: Sequence[int], known: Sequence[int]) -> tuple[int, ...]:
+    """The normal path without the networks that were not seen."""
+    return tuple(asn for asn in expected if asn in known)
+
+
+def _first_stray(expected: Sequence[int], now: RoutingMeasurement) -> int | None:
+    """The hop at which the known networks stop being a subsequence of the expected ones."""
+    place = 0
+    for index, hop in enumerate(now.hops):
+        if hop.origin is None or len(hop.origin.asns) != 1:
+            continue
+        asn = hop.origin.asns[0]
+        while place < len(expected) and expected[place] != asn:
+            place += 1
+        if place == len(expected):
+            return index
+    return None
+
+
+@value
+class Route:
+    """One path with a known AS path: what is normal and what was measured."""
+
+    path: Path
+    baseline: Baseline
+    readings: tuple[Reading, ...]
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def subject(self) -> Subject:
+        return replace(self.path.subject, source=self.baseline.source, target=self.baseline.target)
+
+    @property
+    def turns(self) -> int:
+        """How often the path changed between normal and not, from one reading to the next."""
+        decided = [c.changed for c in self.comparisons if c.changed or c.same]
+        return sum(one != other for one, other in pairwise(decided))
+
+
+def _routes(case: Case) -> Iterator[Route]:
+    for path in paths(case):
+        baseline = baseline_of(case, path.endpoint)
+        if baseline is None or not baseline.as_path or path.is_loopback:
+            continue
+        readings = _readings(case, path)
+        compared = tuple(compare(baseline.as_path, m.data) for m in readings if m.data)
+        yield Route(path=path, baseline=baseline, readings=readings, comparisons=compared)
+
+
+def _readings(case: Case, path: Path) -> tuple[Reading, ...]:
+    if path.address is None:
+        return ()
+    found = case.evidence.of(RoutingMeasurement, address=path.address, port=path.port)
+    return _in_order(m for m in found if m.data and m.data.zone is not None)
+
+
+@value
+class Floor:
+    """The smallest of at least RTT_SAMPLES round trips, seconds."""
+
+    minimum_s: float
+    evidence: tuple[str, ...]
+
+
+def _floor(case: Case, path: Path) -> Floor | None:
+    for method in ("tcp", "icmp"):
+        measured = sampled(case, path, method)
+        samples = [s for m in measured if m.data for s in m.data.samples]
+        rtts = [s.rtt_s for s in samples if s.rtt_s is not None and s.outcome in ARRIVED]
+        if len(rtts) >= RTT_SAMPLES:
+            return Floor(minimum_s=min(rtts), evidence=ids(measured))
+    return None
+
+
+# A router's sessions
+
+
+@value
+class RouterReadings:
+    router: Router
+    readings: tuple[Reading, ...]
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(name=self.router.name)
+
+    def histories(self) -> dict[str, tuple[BirdSession, ...]]:
+        """Each session over the readings, by its name."""
+        found: dict[str, list[BirdSession]] = {}
+        for measurement in self.readings:
+            for session in (measurement.data.sessions if measurement.data else None) or ():
+                found.setdefault(session.name, []).append(session)
+        return {name: tuple(history) for name, history in sorted(found.items())}
+
+    def flapping(self) -> dict[str, tuple[BirdSession, ...]]:
+        return {name: history for name, history in self.histories().items() if _changes(history) >= 2}
+
+
+def _routers(case: Case) -> Iterator[RouterReadings]:
+    for router in case.plan.routers:
+        found = case.evidence.of(RoutingMeasurement, host=router.name)
+        readings = _in_order(m for m in found if m.data and m.data.sessions is not None)
+        yield RouterReadings(router=router, readings=readings)
+
+
+def _changes(history: Sequence[BirdSession]) -> int:
+    """Changes of state; a session that stands since later than before went and came back unseen: two."""
+    count = 0
+    for before, after in pairwise(history):
+        if before.state != after.state and "up" in (before.state, after.state):
+            count += 1
+        elif before.state == after.state == "up" and _is_later(before.since, after.since):
+            count += 2
+    return count
+
+
+def _is_later(before: str, after: str) -> bool:
+    """Another time in the same format: BIRD writes a date in place of the hour once a session is old enough."""
+    return before != after and re.sub(r"\d", "0", before) == re.sub(r"\d", "0", after)
+
+
+def _is_broken(session: BirdSession) -> bool:
+    """It tries to come up and says why it does not; one that is disabled is in state "down"."""
+    return session.state == "start" and bool(session.last_error)
+
+
+def _told(session: BirdSession) -> str:
+    where = ", ".join(
+        part for part in (f"AS{session.neighbor_as}" if session.neighbor_as else "", session.neighbor or "") if part
+    )
+    return f"{session.name} ({where or 'neighbour unknown'})"
+
+
+def _flapping_systems(case: Case) -> frozenset[int]:
+    """Neighbour ASes of sessions that came and went during the run."""
+    histories = (history for routed in _routers(case) for history in routed.flapping().values())
+    return frozenset(session.neighbor_as for history in histories for session in history if session.neighbor_as)
+
+
+def _flaps(case: Case, route: Route) -> bool:
+    """There and back; or one turn while the router's own session of a network on the path comes and goes."""
+    return route.turns >= 2 or (route.turns == 1 and bool(_flapping_systems(case) & set(route.baseline.as_path)))
+
+
+# bgp.route-change
+
+
+def judge_route_change(case: Case) -> Iterator[Judgement]:
+    for route in _routes(case):
+        yield _route_change(case, route)
+    for routed in _routers(case):
+        yield _sessions(case, routed)
+
+
+def _route_change(case: Case, route: Route) -> Judgement:
+    if not route.readings:
+        return _unmeasured(case, route)
+    last, compared, now = route.readings[-1], route.comparisons[-1], route.readings[-1].data
+    assert now is not None  # _readings keeps measured ones alone
+    floor, normal = _floor(case, route.path), route.baseline.rtt
+    longer = bool(floor and normal and floor.minimum_s > max(RTT_FACTOR * normal, normal + RTT_MARGIN_S))
+    figures = f"{_way(route)}: normal {_spelled(route.baseline.as_path)}, now {_spelled(now.as_path)}"
+    if _flaps(case, route):
+        return _open(route, f"{figures}; it changed back and forth during the run.", "See bgp.flapping.")
+    if compared.changed and (longer or not compared.only_more):
+        return _change_finding(case, route, last, compared, floor, longer=longer, figures=figures)
+    if compared.changed:
+        said = f"{figures}. Nothing of the normal path is gone and the RTT has not moved: an exchange's LAN looks so."
+        return _open(route, said, f"Compare with the router's own table, or later: {probe_command('path', route.path)}")
+    if not compared.same:
+        said = f"{figures}. Nothing contradicts the normal path, but {_spelled(compared.gone)} was not seen."
+        return _open(route, said, "Give a router of the path as [[router]], or trace from another vantage.")
+    return RuledOut(
+        code=CHANGE,
+        subject=route.subject,
+        statement=f"{figures}{_floor_told(floor, normal)}.",
+        smallest_fault="A route through one network more or other than these; a change inside one is not visible.",
+        evidence=ids(route.readings),
+    )
+
+
+def _way(route: Route) -> str:
+    return f"AS path {route.baseline.source} -> {route.baseline.target} ({route.path.label})"
+
+
+def _floor_told(floor: Floor | None, normal: float | None) -> str:
+    if floor is None:
+        return ""
+    usual = f"normal {milliseconds(normal)}, " if normal is not None else ""
+    return f"; minimum RTT {usual}now {milliseconds(floor.minimum_s)}"
+
+
+def _open(route: Route, statement: str, remedy: str) -> NotMeasured:
+    return NotMeasured(code=CHANGE, subject=route.subject, statement=statement, remedy=remedy)
+
+
+def _unmeasured(case: Case, route: Route) -> NotMeasured:
+    said = f"{_way(route)} against the normal {_spelled(route.baseline.as_path)}: "
+    if case.plan.dns.origin_zone is None:
+        remedy = "Set dns.origin_zone (it tells a third party which addresses are looked at) or give a [[router]]."
+        return _open(route, f"{said}no zone says whose networks the hops are in.", remedy)
+    return _open(route, f"{said}no hop's network was asked for.", f"Once it can: {probe_command('path', route.path)}")
+
+
+def _change_finding(
+    case: Case,
+    route: Route,
+    last: Reading,
+    compared: Comparison,
+    floor: Floor | None,
+    *,
+    longer: bool,
+    figures: str,
+) -> Finding:
+    broken, router_ids = _broken_systems(case)
+    agree = bool(broken & set(compared.gone))
+    normal = route.baseline.rtt
+    critical = bool(floor and normal and floor.minimum_s >= RTT_CRITICAL_FACTOR * normal)
+    surely = LIKELY if (longer or agree) and not compared.only_more else POSSIBLE
+    by_router = (
+        f" A router's own session with {_spelled(sorted(broken & set(compared.gone)))} is down." if agree else ""
+    )
+    return Finding(
+        id=finding_id(CHANGE, route.subject),
+        code=CHANGE,
+        role=FindingRole.CAUSE,
+        severity=Severity.CRITICAL if critical else Severity.WARNING,
+        confidence=ROUTE_SURE if longer and agree else surely,
+        section=Section.INFRASTRUCTURE,
+        subject=route.subject,
+        statement=f"{figures}, from {_hop(last, compared)} on{_floor_told(floor, normal)}.{by_router}",
+        evidence=tuple(
+            sorted({*ids(route.readings), *(floor.evidence if floor else ()), *(router_ids if agree else ())})
+        ),
+        would_refute=f"The path through {_spelled(route.baseline.as_path)} again, or a router's table that shows it.",
+        actions=_actions(probe_command("path", route.path)),
+    )
+
+
+def _hop(last: Reading, compared: Comparison) -> str:
+    index = compared.diverges or 0
+    return f"hop {index + 1} ({last.data.hops[index].address if last.data else None})"
+
+
+def _broken_systems(case: Case) -> tuple[frozenset[int], tuple[str, ...]]:
+    """Neighbour ASes of broken sessions, and the readings that say so."""
+    latest = [routed.readings[-1] for routed in _routers(case) if routed.readings]
+    broken = [(m, s) for m in latest for s in (m.data.sessions if m.data else None) or () if _is_broken(s)]
+    return frozenset(s.neighbor_as for _, s in broken if s.neighbor_as), ids(m for m, _ in broken)
+
+
+def _actions(check: str) -> tuple[Action, ...]:
+    return (
+        Action(
+            owner="network",
+            horizon=Horizon.IMMEDIATE,
+            step="Ask the carrier of the network that is gone what happened to the prefix; compare both ends' tables.",
+            check=check,
+        ),
+        Action(
+            owner="network",
+            horizon=Horizon.LONG_TERM,
+            step="Watch the AS path and the sessions (BFD, alarms on state); agree on a second path of like length.",
+            check=check,
+        ),
+    )
+
+
+def _sessions(case: Case, routed: RouterReadings) -> Judgement:
+    if not routed.readings or not routed.histories():
+        return _no_sessions(CHANGE, routed)
+    last = routed.readings[-1]
+    sessions = (last.data.sessions if last.data else None) or ()
+    broken = [session for session in sessions if _is_broken(session)]
+    flapping = routed.flapping()
+    if broken and all(session.name in flapping for session in broken):
+        said = f"{routed.router.name}: {', '.join(map(_told, broken))} came and went during the run."
+        return NotMeasured(code=CHANGE, subject=routed.subject, statement=said, remedy="See bgp.flapping.")
+    if broken:
+        return _session_finding(case, routed, last, broken)
+    down = [session for session in sessions if session.state != "up"]
+    idle = f" {', '.join(map(_told, down))} is down without an error: disabled or never up." if down else ""
+    return RuledOut(
+        code=CHANGE,
+        subject=routed.subject,
+        statement=f"{routed.router.name}: {len(sessions) - len(down)} of {len(sessions)} BGP sessions stand.{idle}",
+        smallest_fault="One session of this router that is down when it is asked; routes that change inside one are not"
+        " seen.",
+        evidence=ids(routed.readings),
+    )
+
+
+def _session_finding(case: Case, routed: RouterReadings, last: Reading, broken: Sequence[BirdSession]) -> Finding:
+    normal = {asn for baseline in case.plan.baselines for asn in baseline.as_path}
+    used = any(session.neighbor_as in normal for session in broken)
+    states = "; ".join(f"{_told(s)} is {s.bgp_state or s.state} since {s.since}: {s.last_error}" for s in broken)
+    return Finding(
+        id=finding_id(CHANGE, routed.subject),
+        code=CHANGE,
+        role=FindingRole.CAUSE,
+        severity=Severity.WARNING,
+        confidence=LIKELY if used else POSSIBLE,
+        section=Section.INFRASTRUCTURE,
+        subject=routed.subject,
+        statement=f"{routed.router.name} has lost {len(broken)} of {len((last.data and last.data.sessions) or ())} BGP "
+        f"sessions, and the routes learnt there: {states}.",
+        evidence=ids(routed.readings),
+        would_refute="The sessions Established, or a note that they have been down on purpose since before.",
+        actions=_actions(_birdc(routed.router)),
+    )
+
+
+def _birdc(router: Router) -> str:
+    return shlex.join(("birdc", "-r", "-s", router.bird or "", "show", "protocols"))
+
+
+def _no_sessions(code: str, routed: RouterReadings) -> NotMeasured:
+    router = routed.router
+    if router.bird is None:
+        said, remedy = "FRR is not read by this version", "By hand: vtysh -c 'show bgp summary json'"
+    elif routed.readings:
+        said, remedy = "it has no BGP session", "Name a router that speaks BGP."
+    else:
+        said, remedy = "its control socket was not read", f"As a user who may open it: {_birdc(router)}"
+    return NotMeasured(
+        code=code, subject=routed.subject, statement=f"BGP sessions of {router.name}: {said}.", remedy=remedy
+    )
+
+
+# bgp.flapping
+
+
+def judge_flapping(case: Case) -> Iterator[Judgement]:
+    for route in _routes(case):
+        yield _path_flapping(case, route)
+    for routed in _routers(case):
+        yield _session_flapping(routed)
+
+
+def _path_flapping(case: Case, route: Route) -> Judgement:
+    decided = [c for c in route.comparisons if c.changed or c.same]
+    shown = ", ".join(_spelled(m.data.as_path) for m in route.readings if m.data)
+    if _flaps(case, route):
+        return _flapping_finding(
+            route.subject,
+            f"{_way(route)} changes back and forth: {shown} (normal {_spelled(route.baseline.as_path)}), "
+            f"{len(route.readings)} readings in this run.",
+            (*route.readings, *(m for routed in _routers(case) if routed.flapping() for m in routed.readings)),
+            confidence=LIKELY,
+            check=probe_command("path", route.path),
+        )
+    if len(decided) < 3 or route.turns:
+        said = f"{_way(route)}: {len(decided)} readings tell whether it is normal, {route.turns} changes among them."
+        return NotMeasured(
+            code=FLAPPING,
+            subject=route.subject,
+            statement=f"{said} Coming and going takes three.",
+            remedy="Run for longer, without --quick, with dns.origin_zone set; or give a [[router]].",
+        )
+    return RuledOut(
+        code=FLAPPING,
+        subject=route.subject,
+        statement=f"{_way(route)}: the same in {len(decided)} readings.",
+        smallest_fault=f"A route that is gone at one of {len(decided)} readings; shorter ones fall between them.",
+        evidence=ids(route.readings),
+    )
+
+
+def _session_flapping(routed: RouterReadings) -> Judgement:
+    histories = routed.histories()
+    if not routed.readings or not histories:
+        return _no_sessions(FLAPPING, routed)
+    flapping = routed.flapping()
+    if flapping:
+        return _flapping_finding(
+            routed.subject,
+            f"{routed.router.name}: {'; '.join(_history(history) for history in flapping.values())}, "
+            f"{len(routed.readings)} readings in this run.",
+            routed.readings,
+            confidence=CERTAIN,
+            check=_birdc(routed.router),
+        )
+    if len(routed.readings) < 2 or any(_changes(history) for history in histories.values()):
+        seen = "one change of a session's state" if len(routed.readings) > 1 else "one reading"
+        return NotMeasured(
+            code=FLAPPING,
+            subject=routed.subject,
+            statement=f"BGP sessions of {routed.router.name}: {seen} is not coming and going.",
+            remedy="Run for longer, without --quick: the router is read every few seconds.",
+        )
+    return RuledOut(
+        code=FLAPPING,
+        subject=routed.subject,
+        statement=f"{routed.router.name}: no BGP session changed its state in {len(routed.readings)} readings.",
+        smallest_fault="A session that falls between the first reading and the last, and comes back: its time tells.",
+        evidence=ids(routed.readings),
+    )
+
+
+def _history(history: Sequence[BirdSession]) -> str:
+    states = " -> ".join(session.bgp_state or session.state for session in history)
+    error = next((session.last_error for session in reversed(history) if session.last_error), None)
+    return f"session {_told(history[0])} changed {_changes(history)} times ({states})" + (f": {error}" if error else "")
+
+
+def _flapping_finding(
+    subject: Subject, statement: str, readings: Iterable[Reading], *, confidence: float, check: str
+) -> Finding:
+    return Finding(
+        id=finding_id(FLAPPING, subject),
+        code=FLAPPING,
+        role=FindingRole.CAUSE,
+        severity=Severity.WARNING,
+        confidence=confidence,
+        section=Section.INFRASTRUCTURE,
+        subject=subject,
+        statement=statement,
+        evidence=ids(readings),
+        would_refute="One state through readings that cover several of its periods.",
+        actions=(
+            Action(
+                owner="network",
+                horizon=Horizon.IMMEDIATE,
+                step="Take the unstable session or circuit out (drain it) until its cause is known; a steady long way "
+                "is better than one that comes and goes.",
+                check=check,
+            ),
+            Action(
+                owner="network",
+                horizon=Horizon.SHORT_TERM,
+                step="Read the link's errors and the session's last error at both ends; compare BFD and hold timers.",
+                check=check,
+            ),
+        ),
+    )
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        code=CHANGE,
+        section=Section.INFRASTRUCTURE,
+        fires="The measured AS path holds a network that the baseline's as_path does not, or another order; or a BIRD "
+        "session is down with an error.",
+        quiet="Hops of unknown origin could be the missing networks, several paths run inside one network, a network "
+        "only came in between while the minimum RTT stayed (an exchange's LAN), or a session was disabled.",
+        refuted_by="The baseline's AS path measured again, or the router's own table showing it.",
+        judge=judge_route_change,
+    ),
+    Rule(
+        code=FLAPPING,
+        section=Section.INFRASTRUCTURE,
+        fires="The AS path changed there and back between readings of one run, or a BIRD session changed state twice.",
+        quiet="There was one change only, or one reading: a change, not coming and going.",
+        refuted_by="One state through readings that cover several of its periods.",
+        judge=judge_flapping,
+    ),
+)

@@ -1,0 +1,316 @@
+"""bgp.route-change and bgp.flapping: what fires, what looks like it and must not, and what each judgement rests on."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from netdiag.diagnosis.causes import explains
+from netdiag.diagnosis.engine import diagnose
+from netdiag.diagnosis.finding import Finding, FindingRole, NotMeasured, RuledOut, Severity
+from netdiag.diagnosis.rule import Case, Rule
+from netdiag.diagnosis.rules import link, routing
+from netdiag.plan.model import Baseline, Dns, Router, VantagePlan
+from probes.model import Measurement, Target
+from probes.routing import HopOrigin, RoutingMeasurement, as_path
+from probes.wire.bird import BirdSession
+from probes.wire.origin import Origin
+from tests.fakes.evidence import (
+    assert_deterministic,
+    assert_evidence_carries,
+    assert_one_each,
+    case,
+    endpoint,
+    judged,
+    latency,
+    measured,
+    target,
+)
+
+CHANGE, FLAPPING = routing.RULES
+HERE = VantagePlan(region="us-east")
+ADDRESS = "198.51.100.7"
+FAR = endpoint(ADDRESS, name="db-west", region="us-west")
+NORMAL = Baseline(source="us-east", target="us-west", rtt=0.050, as_path=(65010, 65100, 65020))
+ZONE = Dns(origin_zone="origin.asn.example")
+ROUTER = Router(name="edge-east", bird="/run/bird.ctl")
+USUAL = (65010, 65100, 65100, 65020)
+DETOUR = (65010, 65200, 65200, 65020)
+
+
+def traced(*asns: int | tuple[int, ...] | None, ordinal: int = 1) -> Measurement[RoutingMeasurement]:
+    """One hop per entry: a network, several (MOAS), or unknown."""
+    origins = [
+        None if asn is None else Origin(asns=asn if isinstance(asn, tuple) else (asn,), prefix="192.0.2.0/24")
+        for asn in asns
+    ]
+    hops = tuple(HopOrigin(address=f"192.0.2.{n}", origin=o) for n, o in enumerate(origins, start=1))
+    data = RoutingMeasurement(zone=ZONE.origin_zone, hops=hops, as_path=as_path(origins), queries=())
+    return measured("routing", target(ADDRESS, of=FAR), data, ordinal=ordinal)
+
+
+def session(state: str = "up", *, since: str = "10:00:00.000", asn: int = 65100, **more: object) -> BirdSession:
+    up = state == "up"
+    given = {
+        "name": "transit_a", "state": state, "since": since, "info": "Established" if up else "Active",
+        "bgp_state": "Established" if up else "Active", "neighbor": "198.18.100.2", "neighbor_as": asn,
+        "local_as": 65010, "last_error": None if up else "BFD session down",
+    }  # fmt: skip
+    return BirdSession(**(given | more))
+
+
+def router(*sessions: BirdSession, ordinal: int = 1) -> Measurement[RoutingMeasurement]:
+    data = RoutingMeasurement(zone=None, hops=(), as_path=(), queries=(), router=ROUTER.name, sessions=sessions)
+    return measured("routing", Target(host=ROUTER.name), data, ordinal=ordinal)
+
+
+def world(*measurements: Measurement[object], **plan: object) -> Case:
+    given = {"endpoints": (FAR,), "vantage": HERE, "baselines": (NORMAL,), "dns": ZONE}
+    return case(*measurements, **(given | plan))
+
+
+def only(rule: Rule, judged_case: Case):
+    assert_one_each(rule, judged_case)
+    assert_evidence_carries(rule, judged_case)
+    assert_deterministic(rule, judged_case, seed=4)
+    (judgement,) = judged(rule, judged_case)
+    return judgement
+
+
+def rtts(floor_s: float, seed: int = 1):
+    draw = random.Random(seed)
+    samples = [floor_s, *(floor_s + draw.uniform(0, 0.002) for _ in range(19))]
+    return latency(samples, at=target(ADDRESS, of=FAR))
+
+
+# bgp.route-change: fires
+
+
+def test_another_network_and_a_longer_way() -> None:
+    found = only(CHANGE, world(traced(*DETOUR), rtts(0.2)))
+    assert isinstance(found, Finding)
+    assert found.severity is Severity.CRITICAL  # four times the baseline
+    assert found.confidence == 0.9
+    assert "normal AS65010 AS65100 AS65020, now AS65010 AS65200 AS65020" in found.statement
+    assert "from hop 2 (192.0.2.2) on" in found.statement
+    assert "minimum RTT normal 50.0 ms, now 200.0 ms" in found.statement
+    assert (found.subject.source, found.subject.target) == ("us-east", "us-west")
+    assert len(found.evidence) == 2
+
+
+def test_another_network_at_the_same_rtt_is_less_sure() -> None:
+    found = only(CHANGE, world(traced(*DETOUR), rtts(0.05)))
+    assert isinstance(found, Finding)
+    assert (found.severity, found.confidence) == (Severity.WARNING, 0.7)
+
+
+def test_the_router_agrees() -> None:
+    judgements = judged(CHANGE, world(traced(*DETOUR), rtts(0.2), router(session("start")), routers=(ROUTER,)))
+    (path,) = [j for j in judgements if j.subject.address]
+    assert isinstance(path, Finding)
+    assert path.confidence == 0.97
+    assert "own session with AS65100 is down" in path.statement
+    assert len(path.evidence) == 3
+
+
+def test_unknown_hops_hide_no_stranger() -> None:
+    found = only(CHANGE, world(traced(None, None, 65200, None, 65020), rtts(0.2)))
+    assert isinstance(found, Finding)
+    assert "now ? AS65200 ? AS65020" in found.statement
+
+
+def test_the_same_networks_in_another_order() -> None:
+    found = only(CHANGE, world(traced(65010, 65020, 65100), rtts(0.05)))
+    assert isinstance(found, Finding)
+    assert "hop 3" in found.statement
+
+
+def test_a_session_that_is_down_with_its_error() -> None:
+    found = only(CHANGE, world(router(session("start"), session(name="b", asn=65200)), routers=(ROUTER,), endpoints=()))
+    assert isinstance(found, Finding)
+    assert found.subject.name == "edge-east"
+    assert found.confidence == 0.9  # its network is on a normal path
+    assert "has lost 1 of 2 BGP sessions" in found.statement
+    assert "BFD session down" in found.statement
+
+
+def test_a_session_that_no_normal_path_needs_is_less_sure() -> None:
+    spare = session("start", asn=65200, name="b")
+    found = only(CHANGE, world(router(session(), spare), routers=(ROUTER,), endpoints=()))
+    assert isinstance(found, Finding)
+    assert found.confidence == 0.7
+
+
+# bgp.route-change: quiet, refuted, and look-alikes
+
+
+@pytest.mark.parametrize(
+    "hops", [USUAL, (None, 65100, 65020), (65010, 65100, None, 65020), (65010, (65100, 7), 65100, 65020)]
+)
+def test_the_normal_path_is_ruled_out_whatever_is_unknown(hops) -> None:
+    found = only(CHANGE, world(traced(*hops), rtts(0.05)))
+    assert isinstance(found, RuledOut)
+
+
+def test_queueing_on_the_same_path_is_no_route_change() -> None:
+    """p95 is up, the networks are the same: region.latency says queue, and nothing explains it away."""
+    busy = latency([0.05] * 10 + [0.3] * 10, at=target(ADDRESS, of=FAR))
+    told = world(traced(*USUAL), busy)
+    assert isinstance(only(CHANGE, told), RuledOut)
+    (delay,) = [j for j in judged(link.RULES[0], told) if j.code == "region.latency"]
+    assert isinstance(delay, Finding)
+    assert "queue" in delay.statement
+
+
+def test_a_longer_way_inside_the_same_networks_is_no_route_change() -> None:
+    assert isinstance(only(CHANGE, world(traced(*USUAL), rtts(0.2))), RuledOut)
+
+
+def test_other_hops_of_the_same_networks_are_no_change() -> None:
+    """ECMP inside one AS: more and other hops, one AS path."""
+    assert isinstance(only(CHANGE, world(traced(65010, 65100, 65100, 65100, 65100, 65020))), RuledOut)
+
+
+def test_an_exchange_in_between_needs_the_rtt_too() -> None:
+    exchange = traced(65010, 64999, 65100, 65020)
+    assert isinstance(only(CHANGE, world(exchange, rtts(0.05))), NotMeasured)
+    longer = only(CHANGE, world(exchange, rtts(0.2)))
+    assert isinstance(longer, Finding)
+    assert longer.confidence == 0.7
+
+
+def test_a_path_that_misses_a_network_is_no_change_and_no_proof() -> None:
+    found = only(CHANGE, world(traced(65010, None, 65020)))
+    assert isinstance(found, NotMeasured)
+    assert "AS65100 was not seen" in found.statement
+
+
+def test_without_a_zone_it_is_not_measured_and_says_how() -> None:
+    found = only(CHANGE, world(rtts(0.2), dns=Dns()))
+    assert isinstance(found, NotMeasured)
+    assert "origin_zone" in found.remedy
+
+
+def test_without_a_normal_path_there_is_no_question() -> None:
+    assert judged(CHANGE, world(traced(*DETOUR), baselines=(replace(NORMAL, as_path=()),))) == []
+    assert judged(CHANGE, world(traced(*DETOUR), baselines=(replace(NORMAL, source="eu"),))) == []
+
+
+def test_a_disabled_session_is_no_fault() -> None:
+    disabled = session("down", name="b", last_error="Administratively down")
+    found = only(CHANGE, world(router(session(), disabled), routers=(ROUTER,), endpoints=()))
+    assert isinstance(found, RuledOut)
+    assert "1 of 2 BGP sessions stand" in found.statement
+
+
+@pytest.mark.parametrize("given", [ROUTER, Router(name="edge-east", frr="vtysh")])
+def test_a_router_that_was_not_read_is_not_measured(given: Router) -> None:
+    found = only(CHANGE, world(routers=(given,), endpoints=()))
+    assert isinstance(found, NotMeasured)
+    assert isinstance(only(FLAPPING, world(routers=(given,), endpoints=())), NotMeasured)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_dropping_hops_of_the_normal_path_never_fires(seed: int) -> None:
+    draw = random.Random(seed)
+    path = draw.sample(range(1, 60000), draw.randint(3, 8))
+    hops = [asn if draw.random() < 0.5 else None for asn in path for _ in range(draw.randint(1, 4))]
+    baseline = replace(NORMAL, as_path=tuple(path))
+    (found,) = judged(CHANGE, world(traced(*hops), rtts(0.2), baselines=(baseline,)))
+    assert not isinstance(found, Finding), f"seed {seed}"
+    place = draw.randrange(len(hops))
+    (found,) = judged(CHANGE, world(traced(*hops[:place], 60001, *hops[place:]), rtts(0.2), baselines=(baseline,)))
+    assert isinstance(found, Finding), f"seed {seed}"
+
+
+def test_it_explains_the_delay_at_its_address_alone() -> None:
+    diagnosis = diagnose(world(traced(*DETOUR), rtts(0.2)))
+    roles = {finding.code: finding.role for finding in diagnosis.findings}
+    assert roles["bgp.route-change"] is FindingRole.CAUSE
+    assert roles["region.latency"] is FindingRole.CONSEQUENCE
+    cause, delay = (next(f for f in diagnosis.findings if f.code == c) for c in ("bgp.route-change", "region.latency"))
+    assert not explains(cause, replace(delay, subject=replace(delay.subject, address="198.51.100.8")))
+
+
+# bgp.flapping
+
+
+def test_a_path_that_goes_and_comes_back() -> None:
+    told = world(traced(*USUAL), traced(*DETOUR, ordinal=2), traced(*USUAL, ordinal=3))
+    found = only(FLAPPING, told)
+    assert isinstance(found, Finding)
+    assert found.confidence == 0.9
+    assert len(found.evidence) == 3
+    change = only(CHANGE, told)
+    assert isinstance(change, NotMeasured)
+    assert "bgp.flapping" in change.remedy
+
+
+def test_one_step_is_a_change_and_not_flapping() -> None:
+    told = world(traced(*USUAL), traced(*DETOUR, ordinal=2), traced(*DETOUR, ordinal=3), rtts(0.2))
+    assert isinstance(only(FLAPPING, told), NotMeasured)
+    assert isinstance(only(CHANGE, told), Finding)
+
+
+def test_a_steady_path_is_ruled_out() -> None:
+    assert isinstance(only(FLAPPING, world(*(traced(*USUAL, ordinal=n) for n in range(1, 12)))), RuledOut)
+
+
+def test_unknown_hops_between_are_no_flap() -> None:
+    told = world(traced(*USUAL), traced(65010, None, ordinal=2), traced(*USUAL, ordinal=3), traced(*USUAL, ordinal=4))
+    assert isinstance(only(FLAPPING, told), RuledOut)
+
+
+def lone(*readings: BirdSession) -> Case:
+    made = (router(one, ordinal=n) for n, one in enumerate(readings, start=1))
+    return world(*made, routers=(ROUTER,), endpoints=())
+
+
+def test_a_session_that_falls_and_comes_back() -> None:
+    found = only(FLAPPING, lone(session(), session("start"), session(since="10:00:09.000")))
+    assert isinstance(found, Finding)
+    assert found.subject.name == "edge-east"
+    assert found.confidence == 0.99
+    assert "changed 2 times" in found.statement
+    assert "BFD session down" in found.statement
+
+
+def test_a_session_that_fell_unseen() -> None:
+    assert isinstance(only(FLAPPING, lone(session(), session(since="10:00:09.000"))), Finding)
+
+
+def test_a_session_old_enough_for_a_date_did_not_fall() -> None:
+    assert isinstance(only(FLAPPING, lone(session(), session(since="2024-01-24"))), RuledOut)
+
+
+def test_a_session_that_stays_down_is_a_change() -> None:
+    told = lone(session("start"), session("start", since="10:00:05.000"), session("start", since="10:00:09.000"))
+    assert isinstance(only(FLAPPING, told), RuledOut)
+    assert isinstance(only(CHANGE, told), Finding)
+
+
+def test_a_session_that_fell_once_is_undecided_and_a_change() -> None:
+    told = lone(session(), session("start"), session("start"))
+    assert isinstance(only(FLAPPING, told), NotMeasured)
+    assert isinstance(only(CHANGE, told), Finding)
+
+
+def test_a_flapping_session_that_is_down_at_last_is_told_once() -> None:
+    told = lone(session("start"), session(), session("start"))
+    assert isinstance(only(FLAPPING, told), Finding)
+    assert isinstance(only(CHANGE, told), NotMeasured)
+
+
+def test_one_turn_of_the_path_is_the_sessions_flapping() -> None:
+    sessions = [router(s, ordinal=n) for n, s in enumerate([session(), session("start"), session()], start=1)]
+    told = world(traced(*USUAL), traced(*DETOUR, ordinal=2), *sessions, routers=(ROUTER,))
+    assert {type(j) for j in judged(FLAPPING, told)} == {Finding}
+    assert not any(isinstance(j, Finding) for j in judged(CHANGE, told))
+    assert_evidence_carries(FLAPPING, told)
+
+
+def test_one_reading_is_not_enough() -> None:
+    assert isinstance(only(FLAPPING, lone(session())), NotMeasured)
+    assert isinstance(only(FLAPPING, world(traced(*USUAL))), NotMeasured)
