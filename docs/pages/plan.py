@@ -31,9 +31,7 @@ MODELS: dict[str, type] = {
     "limits": model.Limits,
 }
 # Read and checked, and part of the format, but nothing is measured by them yet.
-AHEAD = (
-    "router.frr",
-)
+AHEAD = ("router.frr",)
 # Said better in the key's own line than by a default of the model.
 TOLD = {"endpoint.role"}
 
