@@ -197,6 +197,8 @@ class _AddressChain:
             yield from self._sampling(elapsed_s)
 
     def _blocked_port(self, ports: PortsMeasurement) -> Iterator[Request]:
+        if self._compare and self._answers("latency-icmp"):
+            yield self._request("loss-icmp", self._loss_options("icmp"), probe="loss")
         yield self._request("path", PathOptions())
         if self._done("path") and self._plan.dns.origin_zone is not None:
             yield from self._networks(1)

@@ -9,6 +9,7 @@ import pytest
 from netdiag.evidence import Evidence
 from netdiag.plan.model import Health, Plan
 from netdiag.schedule import RECHECK_S, Schedule, ScheduleSettings
+from probes.model import Outcome
 from tests.fakes import evidence as made
 
 HEALTH = Health(url="http://{backend}:13000/health", matcher="200-299", interval=5.0, timeout=1.5, unhealthy=2)
@@ -35,14 +36,16 @@ HEALTHY = {
     "latency-icmp": made.latency([0.01] * 20, method="icmp"),
     "mtu": made.mtu(),
     "loss-tcp": made.latency([0.01] * 10),
+    "path": made.path(["192.0.2.254"]),
     "loss-icmp": made.latency([0.01] * 10, method="icmp"),
     "balancer": made.measured("balancer", made.target(), None),
 }
+BLOCKED = made.ports([made.unconnected(Outcome.LOST)] * 4)
 LOSSY = made.latency([0.01, None, 0.01])
 
 
-def asked_of(plan, lossy=()):
-    """Every request, answered as healthy but for the TCP latency of the endpoints in ``lossy``."""
+def asked_of(plan, lossy=(), blocked=()):
+    """Every request, answered as healthy but for the TCP latency of ``lossy`` and the ports of ``blocked``."""
     stepper = Schedule(plan, ScheduleSettings(vantage="test", watch_s=0.0, icmp=True))
     evidence, asked = Evidence(()), []
     while requests := stepper.next(evidence, 0.1):
@@ -50,6 +53,7 @@ def asked_of(plan, lossy=()):
         for request in requests:
             kind, endpoint = request.id.split("/")[1:3]
             found = LOSSY if kind == "latency-tcp" and endpoint in lossy else HEALTHY[kind]
+            found = BLOCKED if kind == "ports" and endpoint in blocked else found
             evidence = evidence.plus(replace(found, id=request.id, target=request.target, probe=request.probe))
         assert len(asked) < 100
     return asked
@@ -102,6 +106,11 @@ def test_loss_at_the_balancer_is_asked_of_its_backends_and_its_regions_hosts_too
         ("loss-tcp", "west"),
         ("loss-icmp", "web"),  # no port to ask by TCP
     }
+
+
+def test_a_backend_whose_port_is_blocked_is_asked_by_icmp():
+    assert ("loss-icmp", "east") in losses(asked_of(plan(), lossy={"ysql"}, blocked={"east"}))
+    assert losses(asked_of(plan(), blocked={"east"})) == set()
 
 
 def test_loss_at_a_backend_alone_asks_nothing_of_the_others():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from netdiag.diagnosis.engine import conclude
 from netdiag.diagnosis.finding import Finding, FindingRole, NotMeasured, RuledOut, Severity
 from netdiag.diagnosis.rules import balancer, link
-from netdiag.plan.model import Baseline, VantagePlan
+from netdiag.plan.model import Baseline, Plan, VantagePlan
 from tests.fakes import evidence as ev
 
 RULE = next(rule for rule in balancer.RULES if rule.code == "lb.packet-loss")
@@ -49,6 +50,14 @@ def only(case):
 WORLDS = {
     "balancer alone": (world(losing(LB_AT, 120, 12), losing(EAST_AT, 120, 0), losing(WEST_AT, 120, 1)), Finding),
     "against a host by ICMP": (world(losing(LB_AT, 120, 12), losing(WEB_AT, 100, 0, method="icmp")), Finding),
+    "a far backend loses by itself": (
+        world(losing(LB_AT, 120, 12), losing(EAST_AT, 120, 0), losing(WEST_AT, 120, 14)),
+        Finding,
+    ),
+    "the near ones were hardly asked": (
+        world(losing(LB_AT, 120, 12), losing(EAST_AT, 40, 0), losing(WEST_AT, 120, 14)),
+        RuledOut,
+    ),
     "all lose alike": (world(losing(LB_AT, 120, 12), losing(EAST_AT, 120, 11), losing(WEST_AT, 120, 13)), RuledOut),
     # Pooled the others lose half as much; yet one of them loses as much as the balancer does.
     "one loses as much": (world(losing(LB_AT, 120, 14), losing(EAST_AT, 120, 14), losing(WEST_AT, 400, 0)), RuledOut),
@@ -57,6 +66,15 @@ WORLDS = {
     "one packet lost": (world(losing(LB_AT, 120, 1), losing(EAST_AT, 120, 0)), RuledOut),
     "too few of the others": (world(losing(LB_AT, 120, 12), losing(EAST_AT, 20, 0)), NotMeasured),
     "others are blocked": (world(losing(LB_AT, 120, 12), ev.latency([None] * 120, at=EAST_AT)), NotMeasured),
+    "blocked by TCP and heard by ICMP": (
+        world(
+            losing(LB_AT, 120, 12),
+            ev.latency([None] * 120, at=EAST_AT),
+            losing(EAST_AT, 100, 0, method="icmp"),
+            losing(WEST_AT, 120, 14),
+        ),
+        Finding,
+    ),
     "no others": (world(losing(LB_AT, 120, 12)), NotMeasured),
     "of another region": (world(losing(LB_AT, 120, 12), losing(FAR_AT, 200, 0, method="icmp")), NotMeasured),
     "of the other family": (world(losing(LB_AT, 120, 12), losing(at(EAST, "2001:db8::10"), 200, 0)), NotMeasured),
@@ -80,8 +98,9 @@ def test_what_every_rule_keeps_to(name):
 
 
 def test_the_figures_and_the_place_are_said():
-    """Wilson of 12 of 120 is 5.8-16.7 %; Newcombe of it to 1 of 240 (0.07-2.3 %) is 5.3-16.3 points."""
-    finding = only(WORLDS["balancer alone"][0])
+    """Wilson of 12 of 120 is 5.8-16.7 %, of 1 of 240 0.07-2.3 %; Newcombe's square-and-add gives 5.0-16.3 points."""
+    near = [replace(endpoint, region="us-east") for endpoint in ENDPOINTS]
+    finding = only(replace(WORLDS["balancer alone"][0], plan=Plan(endpoints=tuple(near))))
     assert "loses 10% (95% CI 5.8-17%; 12 of 120)" in finding.statement
     assert "east 0 of 120, west 1 of 120" in finding.statement
     assert "That is 5% to 16% more" in finding.statement

@@ -190,7 +190,7 @@ def _packet_loss(case: Case, path: Path) -> Judgement:
     if tcp is None or not loss_fires(tcp, limit):
         basis = quiet_basis(tcp, icmp, limit)
         return _loss_unknown(path, "its own loss is not known") if basis is None else _lossless(path, basis, icmp)
-    peers = _peers(case, path)
+    peers = _nearest(_peers(case, path), path)
     if sum(peer.loss.sent for peer in peers) < LB_PEER_PACKETS:
         why = f"it loses {tcp.shown}, and too few packets were sent to its backends and neighbours to compare"
         return _loss_unknown(path, why)
@@ -202,16 +202,24 @@ def _packet_loss(case: Case, path: Path) -> Judgement:
 
 
 def _peers(case: Case, balancer: Path) -> tuple[Peer, ...]:
-    """Of the same family and heard at all: what is blocked loses everything and tells nothing."""
+    """Of the same family and heard at all: what is blocked loses everything and tells nothing. By ICMP where TCP is
+    not answered: echoes that are limited make a neighbour look worse, never the balancer."""
     names = {endpoint.name for endpoint in peers_of(case.plan, balancer.endpoint)}
     found = []
     for path in paths(case):
         if path.endpoint.name not in names or not _comparable(path, balancer):
             continue
-        loss = pooled_loss(case, path, "icmp" if path.port is None else "tcp")
-        if loss is not None and loss.answered:
+        pooled = (pooled_loss(case, path, method) for method in ("tcp", "icmp"))
+        loss = next((loss for loss in pooled if loss is not None and loss.answered), None)
+        if loss is not None:
             found.append(Peer(path=path, loss=loss, fires=loss_fires(loss, loss_limit(case, path))))
     return tuple(found)
+
+
+def _nearest(peers: tuple[Peer, ...], balancer: Path) -> tuple[Peer, ...]:
+    """Those of its own region where they were sent enough: a far backend's own lossy way says nothing of it."""
+    near = tuple(peer for peer in peers if peer.path.endpoint.region in {balancer.endpoint.region} - {None})
+    return near if sum(peer.loss.sent for peer in near) >= LB_PEER_PACKETS else peers
 
 
 def _comparable(path: Path, balancer: Path) -> bool:
