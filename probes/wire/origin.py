@@ -16,12 +16,13 @@ from probes.model import value
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _LARGEST_ASN = 2**32 - 1  # RFC 6793
 # What no public table announces and what would tell a third party of one's own network. 198.18.0.0/15, the
-# benchmarking block (RFC 2544), is left in: laboratories route it.
+# benchmarking block (RFC 2544), and unique local IPv6, a random number (RFC 4193), are left in: laboratories and
+# backbones route them, and a zone of one's own knows them.
 _PRIVATE = tuple(
     map(
         ip_network,
         ("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
-         "192.168.0.0/16", "224.0.0.0/3", "::/127", "fc00::/7", "fe80::/10", "ff00::/8"),
+         "192.168.0.0/16", "224.0.0.0/3", "::/127", "fe80::/10", "ff00::/8"),
     )
 )  # fmt: skip
 
@@ -35,7 +36,7 @@ class Origin:
 
 
 def is_askable(address: str) -> bool:
-    """Whether a public table can know it: neither private, loopback, link-local, shared nor multicast."""
+    """Whether the zone may be told: neither RFC 1918, loopback, link-local, shared nor multicast."""
     literal = ip_address(address.partition("%")[0])
     return not any(literal.version == network.version and literal in network for network in _PRIVATE)
 

@@ -49,7 +49,7 @@ def test_a_zone_without_a_sibling_has_no_ipv6() -> None:
         ("8.8.8.8", True), ("198.18.3.1", True), ("2001:4860:4860::8888", True),
         ("10.1.2.3", False), ("172.31.0.1", False), ("172.32.0.1", True), ("192.168.1.1", False),
         ("100.64.0.1", False), ("127.0.0.1", False), ("169.254.1.1", False), ("224.0.0.1", False),
-        ("fd00::1", False), ("fe80::1%eth0", False), ("::1", False),
+        ("fd00::1", True), ("fe80::1%eth0", False), ("::1", False),
     ],
 )  # fmt: skip
 def test_private_addresses_are_told_to_nobody(address: str, askable: bool) -> None:
