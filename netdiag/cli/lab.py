@@ -140,13 +140,31 @@ def run_scenario(
     output: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep run.json and report.txt there.")] = None,
 ) -> int:
     """Inject a scenario, let netdiag diagnose it, print the report and the grade. 0: graded right; 1: not."""
+    from netdiag.lab import rootless
+
     with _lab_errors():
         scenario, chosen = _scenario(name), _seed(seed)
+        if not rootless.may_make_namespaces():
+            return _run_rootless(scenario, chosen, output)
         note(f"{scenario.name}: {scenario.title}. Seed {chosen}.")
         with _world(_folder(state)) as world:
             outcome = _outcome(world, scenario, chosen)
     _show(outcome, output)
     return OK if outcome.grade.right else DEGRADED
+
+
+def _run_rootless(scenario: Scenario, seed: int, output: Path | None) -> int:
+    """The same in a user namespace, where the kernel grants one to an ordinary user."""
+    import sys
+
+    from netdiag.lab import rootless
+
+    refused = rootless.refusal()
+    if refused:
+        raise UserError(f"this kernel grants this user no namespaces: {refused}", "run it as root")
+    again = [sys.executable, "-m", "netdiag", "lab", "run", scenario.name, "--seed", str(seed)]
+    kept = ["--output", str(output.absolute())] if output else []
+    return rootless.rerun([*again, "--state", str(rootless.STATE_DIR), *kept])
 
 
 def _outcome(world: World, scenario: Scenario, seed: int) -> Outcome:
