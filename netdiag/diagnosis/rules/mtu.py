@@ -161,7 +161,7 @@ def _black_hole_finding(told: Way) -> Finding:
         code=BLACK_HOLE,
         role=FindingRole.CAUSE,
         severity=Severity.CRITICAL,
-        confidence=LIKELY if known.method == "udp-df" else CERTAIN,
+        confidence=CERTAIN if known.method != "udp-df" and _is_narrowed(known) else LIKELY,
         section=Section.CONFIGURATION,
         subject=subject,
         statement=f"Black hole {_size_words(known)} {arrow(told.path, told.direction)}: {_trials(told)}, and no "
