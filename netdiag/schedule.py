@@ -215,11 +215,11 @@ class _AddressChain:
         if not self._done("latency-tcp"):
             return
         yield self._request("mtu", self._mtu_options())
+        if self._slower_than_baseline() or self._normal_route():  # beside the sizes: neither of them times anything
+            yield from self._route(elapsed_s)
         if not self._done("mtu") or (self._settings.icmp and not self._done("latency-icmp")):
             return
         yield from self._suspected_loss()
-        if self._slower_than_baseline() or self._normal_route():
-            yield from self._route(elapsed_s)
         yield from self._sampling(elapsed_s)
 
     def _route(self, elapsed_s: float) -> Iterator[Request]:
@@ -244,9 +244,9 @@ class _AddressChain:
     def _networks(self, ordinal: int) -> Iterator[Request]:
         """Nobody is told of the hops but the zone that the plan names."""
         measurement = self._finished[self._id("path", ordinal)]
-        if isinstance(measurement.data, PathMeasurement):
+        hops = _hop_addresses(measurement.data) if isinstance(measurement.data, PathMeasurement) else ()
+        if any(hops):
             dns = self._plan.dns
-            hops = _hop_addresses(measurement.data)
             options = RoutingOptions(hops=hops, origin_zone=dns.origin_zone, resolvers=dns.resolvers)
             yield self._request("routing", options, ordinal=ordinal, sampling=ordinal > 1)
 
