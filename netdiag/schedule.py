@@ -217,9 +217,10 @@ class _AddressChain:
         yield self._request("mtu", self._mtu_options())
         if self._slower_than_baseline() or self._normal_route():  # beside the sizes: neither of them times anything
             yield from self._route(elapsed_s)
+        if not self._settings.icmp or self._done("latency-icmp"):
+            yield from self._suspected_loss()
         if not self._done("mtu") or (self._settings.icmp and not self._done("latency-icmp")):
             return
-        yield from self._suspected_loss()
         yield from self._sampling(elapsed_s)
 
     def _route(self, elapsed_s: float) -> Iterator[Request]:
