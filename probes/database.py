@@ -131,6 +131,7 @@ class DatabaseMeasurement:
 
 HTTP_REQUEST = b"GET / HTTP/1.1\r\nHost: %b\r\nUser-Agent: netdiag\r\nConnection: close\r\n\r\n"
 HTTP_HEAD_LIMIT = 8192
+HTTP_PATIENCE_S = 2.0  # a web server answers a GET at once; a frozen database is not worth a longer wait
 POLITE_TLS_S = 1.0
 
 _OUTCOMES = {
@@ -179,6 +180,7 @@ class _Prober:
         self._first_at: float | None = None
         self._kept: PostgresSession | None = None
         self._inspected = False
+        self._http: tuple[str | None, str | None] | None = None  # what the GET drew, once asked
         self._coarse_reason: str | None = None
 
     async def measure(self) -> DatabaseMeasurement:
@@ -327,11 +329,14 @@ class _Prober:
     # The look behind an odd answer: one more connection, once in a measurement.
 
     async def _inspect(self, waterfall: Waterfall) -> Waterfall:
+        odd = _may_be_http(waterfall)
+        if odd and self._http is not None:
+            return replace(waterfall, http_status=self._http[0], http_server=self._http[1])
         if self._inspected or self._context.remaining() <= 0:
             return waterfall
-        if (waterfall.first_bytes or "").startswith("H"):
-            status, server = await self._ask_http()
-            return replace(waterfall, http_status=status, http_server=server)
+        if odd:
+            self._http = await self._ask_http()
+            return replace(waterfall, http_status=self._http[0], http_server=self._http[1])
         if _distrusted(waterfall, self._tls_request()):
             return replace(waterfall, tls_inspected=await self._unverified_tls())
         return waterfall
@@ -359,6 +364,7 @@ class _Prober:
         session, deadline = await self._side_session()
         if session is None:
             return None, None
+        deadline = min(deadline, self._clock.monotonic() + HTTP_PATIENCE_S)
         head = b""
         try:
             await session.stream.send(HTTP_REQUEST % self._host.encode("ascii", "replace"), deadline)
@@ -501,6 +507,15 @@ class _Holding:
 def outcome_of(failure: Failure) -> Outcome:
     """How a phase ended that ended in ``failure``."""
     return _OUTCOMES.get(failure.kind, Outcome.FAILED)
+
+
+def _may_be_http(waterfall: Waterfall) -> bool:
+    """An "H", or nothing at all: a server that reads lines waits for the end of one after eight bytes without it."""
+    if (waterfall.first_bytes or "").startswith("H"):
+        return True
+    failure, mute = waterfall.failure, waterfall.ssl_answer is None and waterfall.first_bytes is None
+    unanswered = failure is not None and failure.kind in (FailureKind.TIMEOUT, FailureKind.CLOSED, FailureKind.RESET)
+    return mute and unanswered and waterfall.failed_phase is Phase.SSL_REQUEST
 
 
 def http_head(head: bytes) -> tuple[str | None, str | None]:

@@ -114,10 +114,13 @@ async def test_an_error_of_ten_megabytes_is_not_swallowed(sslmode):
 
 
 async def test_an_http_server_says_who_it_is():
+    asked = []
+
     class Handler(BaseHTTPRequestHandler):
         server_version, sys_version = "netdiag-test/1", ""
 
         def do_GET(self):
+            asked.append(self.path)
             self.send_error(404)
 
         def log_message(self, *args):
@@ -141,7 +144,8 @@ async def test_an_http_server_says_who_it_is():
     assert first.first_bytes.startswith("HTTP/1.1 400 Bad request")
     assert first.http_status == "HTTP/1.0 404 Not Found"
     assert (first.http_server or "").strip() == "netdiag-test/1"
-    assert (second.ssl_answer, second.http_status) == ("H", None)  # asked once
+    assert (second.ssl_answer, second.http_status) == ("H", first.http_status)
+    assert asked == ["/"]  # once; what was learnt holds for every attempt that met the same
 
 
 def http_proxy(backend: int) -> Serve:

@@ -304,7 +304,8 @@ async def test_an_http_server_is_recognised_and_asked_who_it_is_once():
     assert first.first_bytes is not None
     assert first.first_bytes.startswith("HTTP/1.1 400 Bad request\\x0d\\x0a")
     assert len(first.first_bytes) <= 64
-    assert (second.ssl_answer, second.http_status, len(world.streams)) == ("H", None, 3)
+    # Asked once; what was learnt holds for every attempt that met the same.
+    assert (second.ssl_answer, second.http_status, len(world.streams)) == ("H", first.http_status, 3)
     assert world.streams[1].sent[0].startswith(b"GET / HTTP/1.1\r\nHost: db.example\r\n")
 
 

@@ -85,6 +85,8 @@ def fate(waterfall: Waterfall, balancer: bool) -> str:
         return PASSED
     if waterfall.failed_phase is Phase.TCP:
         return UNCONNECTED
+    if waterfall.http_status is not None:
+        return PROTOCOL
     if failure.sqlstate == "28000":
         return _invalid_authorization(waterfall, failure)
     if failure.sqlstate in _BY_SQLSTATE:
