@@ -2,7 +2,8 @@
 
 Light probes come first for every address; a deep probe follows only from what a light one showed. When nothing is
 left to ask, light sampling goes on until ``watch_s``, so that a fault that is bad for 10 s in every 30 is caught.
-Each address is asked by one probe at a time (ICMP beside it), so that no probe measures another's traffic.
+Probes that time an address run one after the other (ICMP beside them), so that none measures another's traffic; loss,
+route and packet sizes time nothing, and run beside each other.
 """
 
 from __future__ import annotations

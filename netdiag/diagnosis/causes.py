@@ -20,7 +20,8 @@ CONSEQUENCES: dict[str, frozenset[str]] = {
     "bgp.flapping": frozenset({"region.latency", "link.loss", "db.slow", "db.unresponsive"}),
     "lb.wrong-protocol": frozenset({"db.unresponsive", "db.tls-invalid"}),
     "lb.health-check-failing": frozenset({"lb.backend-down"}),
-    "lb.packet-loss": frozenset({"link.loss", "lb.backend-down"}),
+    # A balancer's own loss fails its health checks and stalls what it has already acknowledged to the client.
+    "lb.packet-loss": frozenset({"link.loss", "lb.backend-down", "lb.health-check-failing", "db.unresponsive"}),
     "lb.backend-down": frozenset({"db.unresponsive"}),
     "dns.stale-record": frozenset({"db.port-closed", "firewall.drop", "net.unreachable", "dns.inconsistent"}),
     "dns.resolver-down": frozenset({"dns.loss", "dns.tcp-blocked"}),
