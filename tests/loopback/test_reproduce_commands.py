@@ -26,7 +26,9 @@ def dsn(server: Server) -> str:
 def statuses(ran: Ran, password: str) -> dict[str, int]:
     """Each command of the report and its exit status; none may fail for another reason than the fault."""
     commands = ran.commands()
-    assert {command.split()[0] for command in commands} >= {"netdiag", "nc", "ping"}, commands
+    # Without ICMP sockets nothing was measured that a ping would reproduce.
+    expected = {"netdiag", "nc"} | ({"ping"} if "icmp-echo" in ran.document["privileges"] else set())
+    assert {command.split()[0] for command in commands} >= expected, commands
     done = {command: shell(command, environment={"PGPASSWORD": password}) for command in commands}
     for command, result in done.items():
         said = result.stdout + result.stderr
@@ -66,7 +68,7 @@ def test_of_a_stopped_server():
     assert ran.causes == ["db.port-closed"], ran
     found = statuses(ran, "")
     assert of_program(found, "nc") == [1], found
-    assert set(of_program(found, "ping")) == {0}
+    assert set(of_program(found, "ping")) <= {0}
     assert set(of_program(found, "netdiag")) == {0}, "a probe that measured a fault has measured"
 
 
