@@ -197,8 +197,8 @@ class World:
     def mend(self, name: str) -> None:
         """The contrary of ``cut``. Raises KeyError, LabError."""
         link = self.topology.link(name)
-        if link.emulated:
-            self.link(name).set("both", self.usual(name))
+        if link.emulated:  # ready is one that took its usual settings; one just started again may not listen yet
+            self.services[links.service_name(name)].wait_ready()
         else:
             self._bridge_end(link, "up")
 
