@@ -30,6 +30,8 @@ HOME = "home"
 TLS = "tls"
 SECRETS = "passwords.json"
 _PATIENCE_S = 20.0
+_MAKERS = frozenset({"initdb", "pg_basebackup", "postgres", "pg_ctl", "setpriv"})  # of a database's files
+_POLL_S = 0.05
 
 
 @contextlib.contextmanager
@@ -111,8 +113,20 @@ def tear_down(state_dir: Path) -> None:
         for folder in recorded.folders:
             shutil.rmtree(folder, ignore_errors=True)
         _remove_if_empty(wiring.NETNS_ETC)
-    if state_dir.exists():
-        shutil.rmtree(state_dir)
+    processes.end(processes.at_work_on(state_dir, _MAKERS), signal.SIGKILL)
+    _remove_tree(state_dir)
+
+
+def _remove_tree(folder: Path) -> None:
+    """Again and again: what a killed owner had begun (initdb's own children) may still put files there for a moment."""
+    end = time.monotonic() + _PATIENCE_S
+    while folder.exists():
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            if time.monotonic() > end:
+                raise LabError(f"{folder} stays: {error}") from None
+            time.sleep(_POLL_S)
 
 
 def _delete_namespace(name: str) -> None:

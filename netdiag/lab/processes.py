@@ -104,3 +104,14 @@ def end(processes: Iterable[ProcessId], number: int = signal.SIGTERM, patience_s
         if not process.wait(max(deadline - time.monotonic(), 0.0)):
             process.send(signal.SIGKILL)
             process.wait(patience_s)
+
+
+def at_work_on(folder: Path, programs: Collection[str]) -> tuple[ProcessId, ...]:
+    """Processes of these programs whose command line names the folder: a killed owner's helpers go on without it."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = entry.read_bytes().decode(errors="replace").split("\0")
+            if Path(words[0]).name in programs and any(str(folder) in word for word in words[1:]):
+                found.append(identify(int(entry.parent.name)))
+    return tuple(process for process in found if process is not None)
