@@ -12,6 +12,8 @@ from netdiag.plan.model import Plan
 from netdiag.plan.redact import redacted
 from netdiag.runner import Event, Listener, RunSettings, execute
 
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
 
 def measure(plan: Plan, settings: RunSettings, *listeners: Listener | None) -> Run:
     """The run of ``plan``. Ctrl-C and SIGTERM stop it; it still comes back with the evidence so far."""
@@ -27,6 +29,18 @@ async def _until_stopped(plan: Plan, settings: RunSettings, listeners: Sequence[
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPPING:
         loop.add_signal_handler(number, stop.set)
-    return await execute(plan, settings, tell, stop=stop)
+    try:
+        return await execute(plan, settings, tell, stop=stop)
+    finally:
+        _hold_on(loop)
+
+
+def _hold_on(loop: asyncio.AbstractEventLoop) -> None:
+    """The report is on its way: a second Ctrl-C must not cost it. Closing the loop would bring back the default."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    for number in STOPPING:
+        loop.remove_signal_handler(number)
+        signal.signal(number, lambda _number, _frame: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
