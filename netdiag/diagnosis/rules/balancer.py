@@ -23,7 +23,7 @@ from netdiag.diagnosis.rule import Case, Rule
 from netdiag.diagnosis.rules.link import Loss, ids_of, loss_fires, loss_limit, pooled_loss, quiet_basis
 from netdiag.diagnosis.rules.paths import Path, paths, probe_command
 from netdiag.diagnosis.rules.subjects import Place, database_places, finding_id, milliseconds, percent, ratio
-from netdiag.diagnosis.rules.waterfalls import BACKEND, PROTOCOL, Attempt, Question, Sample, login_check
+from netdiag.diagnosis.rules.waterfalls import BACKEND, PROTOCOL, Attempt, Question, Sample, cause, login_check
 from netdiag.diagnosis.thresholds import (
     CERTAIN,
     LB_PEER_PACKETS,
@@ -61,8 +61,9 @@ def _wrong_protocol(place: Place, sample: Sample) -> Finding:
     web = next((a for a in sample.hits if _is_http(a)), None)
     said = _http_words(web) if web else _garbage_words(sample.hits[0])
     share = ratio(len(sample.hits), len(sample.tested))
-    return _finding(
+    return cause(
         PROTOCOL,
+        Section.INFRASTRUCTURE,
         place,
         sample,
         statement=f"{share} connections to {place.label} are answered {said}: no PostgreSQL client can work there.",
@@ -125,8 +126,9 @@ def _backend_down(place: Place, sample: Sample) -> Finding:
     took = f" after {milliseconds(after)}" if after is not None else ""
     how = "reset" if first.failure and first.failure.kind is FailureKind.RESET else "closed"
     share = ratio(len(sample.hits), len(sample.tested))
-    return _finding(
+    return cause(
         BACKEND,
+        Section.INFRASTRUCTURE,
         place,
         sample,
         statement=f"{share} connections to balancer {place.label} complete TCP and are {how}{took} without a byte: "
@@ -139,31 +141,6 @@ def _backend_down(place: Place, sample: Sample) -> Finding:
             step="Read the balancer's view of its backends; connect to one directly; compare its health check with it.",
             check=login_check(place),
         ),
-    )
-
-
-def _finding(
-    code: str,
-    place: Place,
-    sample: Sample,
-    *,
-    statement: str,
-    confidence: float,
-    would_refute: str,
-    action: Action,
-) -> Finding:
-    return Finding(
-        id=finding_id(code, place.subject),
-        code=code,
-        role=FindingRole.CAUSE,
-        severity=sample.severity,
-        confidence=confidence,
-        section=Section.INFRASTRUCTURE,
-        subject=place.subject,
-        statement=statement,
-        evidence=sample.ids,
-        would_refute=would_refute,
-        actions=(action,),
     )
 
 

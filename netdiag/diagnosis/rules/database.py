@@ -48,6 +48,7 @@ from netdiag.diagnosis.rules.waterfalls import (
     Question,
     Sample,
     attempts_at,
+    cause,
     login_check,
     open_question,
 )
@@ -80,18 +81,15 @@ def _finding(
 ) -> Finding:
     """A cause at one place, with its one action."""
     action = Action(owner=owner, horizon=Horizon.IMMEDIATE, step=step, check=login_check(place))
-    return Finding(
-        id=finding_id(code, place.subject),
-        code=code,
-        role=FindingRole.CAUSE,
-        severity=sample.severity,
-        confidence=confidence,
-        section=Section.DATABASE,
-        subject=place.subject,
+    return cause(
+        code,
+        Section.DATABASE,
+        place,
+        sample,
         statement=statement,
-        evidence=sample.ids,
+        confidence=confidence,
         would_refute=would_refute,
-        actions=(action,),
+        action=action,
     )
 
 

@@ -12,9 +12,18 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import quote
 
-from netdiag.diagnosis.finding import Judgement, NotMeasured, RuledOut, Severity
+from netdiag.diagnosis.finding import (
+    Action,
+    Finding,
+    FindingRole,
+    Judgement,
+    NotMeasured,
+    RuledOut,
+    Section,
+    Severity,
+)
 from netdiag.diagnosis.rule import Case
-from netdiag.diagnosis.rules.subjects import Place, at, ids, unseen_share
+from netdiag.diagnosis.rules.subjects import Place, at, finding_id, ids, unseen_share
 from probes.database import DatabaseMeasurement, Phase, Waterfall
 from probes.model import Failure, FailureKind, Measurement, Outcome, value
 
@@ -148,6 +157,33 @@ class Sample:
     def severity(self) -> Severity:
         """Critical where no attempt got through, a warning where some did."""
         return Severity.CRITICAL if len(self.hits) == len(self.tested) else Severity.WARNING
+
+
+def cause(
+    code: str,
+    section: Section,
+    place: Place,
+    sample: Sample,
+    *,
+    statement: str,
+    confidence: float | None,
+    would_refute: str,
+    action: Action,
+) -> Finding:
+    """A cause at one place, as the sample shows it, with its one action."""
+    return Finding(
+        id=finding_id(code, place.subject),
+        code=code,
+        role=FindingRole.CAUSE,
+        severity=sample.severity,
+        confidence=confidence,
+        section=section,
+        subject=place.subject,
+        statement=statement,
+        evidence=sample.ids,
+        would_refute=would_refute,
+        actions=(action,),
+    )
 
 
 @value
