@@ -122,7 +122,7 @@ class StampSample:
     where there are any; the reflector's two are nanoseconds since the epoch on its own clock.
     """
 
-    sequence: int
+    sequence: int  # on the wire, from 1
     sent_s: float | None  # offset from the start of the series
     outcome: Outcome  # ANSWERED, LATE, LOST, REFUSED, REJECTED, UNREACHABLE, EXPIRED, NOT_SENT
     sent_ns: int | None = None  # T1

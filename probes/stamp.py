@@ -2,7 +2,8 @@
 
 1. Round trip: (T4 - T1) - (T3 - T2), free of the reflector's own time and of both clocks' offset.
 2. Loss is split by the reflector's own count of what reached it (a stateful reflector). What was lost after the last
-   reply has no direction; nor has anything where nothing came back.
+   reply has no direction; nor has anything where nothing came back, or where the reflector only copied our sequence
+   (a stateless one): that would look like loss on the way back alone.
 3. One-way delay needs the offset of the two clocks, which only the exchanges themselves tell: its uncertainty is half
    of the least round trip, because the two directions may differ by as much. The variation of delay (RFC 5481) needs
    no offset and has no such uncertainty.
@@ -38,7 +39,6 @@ class StampOptions:
     interval_s: float = 0.05
     timeout_s: float = 1.0
     packet_bytes: int = 44  # UDP payload, 44 or more, the same both ways
-    stateful: bool = True  # the reflector counts by itself; a stateless one only copies our sequence
 
 
 @value
@@ -83,6 +83,7 @@ class StampMeasurement:
     reverse_delay: OneWayDelay
     clock_offset_s: float | None
     clock_offset_uncertainty_s: float | None
+    stateful: bool | None  # the reflector counts by itself; None: nothing came back
     clock_steps: int  # times that this host's wall clock was set meanwhile
     reflector_synchronized: bool | None
     reflector_error_s: float | None
@@ -104,7 +105,7 @@ async def measure(context: Context, target: Target, options: StampOptions) -> St
         timeout_s=options.timeout_s,
         packet_bytes=options.packet_bytes,
     )
-    return summarise(request, await context.network.stamp(request), stateful=options.stateful)
+    return summarise(request, await context.network.stamp(request))
 
 
 def _fitting(context: Context, options: StampOptions) -> int:
@@ -114,10 +115,11 @@ def _fitting(context: Context, options: StampOptions) -> int:
     return options.count if options.interval_s <= 0 else min(options.count, 1 + int(room / options.interval_s))
 
 
-def summarise(request: StampRequest, series: StampSeries, *, stateful: bool) -> StampMeasurement:
+def summarise(request: StampRequest, series: StampSeries) -> StampMeasurement:
     exchanges = four_stamps(series.samples)
     offset = clock_offset(exchanges)
     round_trips = _round_trips(series.samples, {e.sequence: e.delay_ns / 1e9 for e in exchanges})
+    stateful = counts_by_itself(series.samples)
     split = _split(series.samples) if stateful else None
     return StampMeasurement(
         address=request.address,
@@ -132,6 +134,7 @@ def summarise(request: StampRequest, series: StampSeries, *, stateful: bool) -> 
         reverse_delay=_one_way(reverse_delays(exchanges, offset) if offset else {}, offset),
         clock_offset_s=(offset.ns - series.wall_minus_monotonic_ns) / 1e9 if offset else None,
         clock_offset_uncertainty_s=offset.uncertainty_s if offset else None,
+        stateful=stateful,
         clock_steps=series.clock_steps,
         reflector_synchronized=series.reflector_synchronized,
         reflector_error_s=series.reflector_error_s,
@@ -173,6 +176,16 @@ def _round_trips(samples: Sequence[StampSample], delays: dict[int, float]) -> tu
         )
         for s in samples
     )
+
+
+def counts_by_itself(samples: Sequence[StampSample]) -> bool | None:
+    """Whether the reflector is stateful; None where nothing came back.
+
+    Our sequences start at 1 and its own count at 0 (RFC 8762 4.3.1), so that a count is below the sequence that it
+    answers, unless packets were doubled on the way. Only a copy is equal every time.
+    """
+    replies = [(s.sequence, theirs) for s in samples for theirs in s.reflector_sequences]
+    return any(ours != theirs for ours, theirs in replies) if replies else None
 
 
 def _split(samples: Sequence[StampSample]) -> SplitLoss | None:

@@ -2,6 +2,9 @@
 
 Packets carry the wall clock, as the RFC demands; what is kept of T1 and T4 is put on the monotonic clock, so that a
 step of the wall clock shortens no delay. A reply counts only where sequence and T1 are those of a packet we sent.
+
+Sequences start at 1, as if packet 0 had been lost on its way: a reflector that counts by itself then answers with
+numbers below ours, and a stateless one, which copies, with ours. Nothing else on the wire tells the two apart.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from probes.wire.stamp import (
 # SOF_TIMESTAMPING_*: RX_SOFTWARE, SOFTWARE (report); TX_SOFTWARE, OPT_ID, OPT_TSONLY (no copy of the packet).
 RECEIVE_STAMPS = 1 << 3 | 1 << 4
 _TRANSMIT_STAMPS = 1 << 1 | 1 << 7 | 1 << 11
+FIRST_SEQUENCE = 1
 CLOCK_ERROR_S = 0.001  # of a user-space stamp against this host's own clock, claimed on the wire
 _LARGEST = 65536
 _BATCH = 256
@@ -111,23 +115,23 @@ class _Session:
 
     async def _send_all(self, sock: socket.socket, pacing: Pacing) -> None:
         start = self._clock.monotonic()
-        for sequence in range(self._request.count):
-            await self._clock.sleep(start + sequence * self._request.interval_s - self._clock.monotonic())
+        for ordinal in range(self._request.count):
+            await self._clock.sleep(start + ordinal * self._request.interval_s - self._clock.monotonic())
             await pacing.packet()
-            self._send(sock, sequence)
+            self._send(sock, ordinal)
 
-    def _send(self, sock: socket.socket, sequence: int) -> None:
-        error = self._try_send(sock, sequence)
+    def _send(self, sock: socket.socket, ordinal: int) -> None:
+        error = self._try_send(sock, ordinal)
         if error is not None and self._read_queue(sock):
-            error = self._try_send(sock, sequence)  # the errno was an earlier packet's ICMP error; nothing was sent
+            error = self._try_send(sock, ordinal)  # the errno was an earlier packet's ICMP error; nothing was sent
         if error is not None:
             _, failure = classify(error, "send")
             self._flights[-1].not_sent = (Outcome.NOT_SENT, failure)
 
-    def _try_send(self, sock: socket.socket, sequence: int) -> OSError | None:
-        flight = _Flight(sequence, self._moment())
-        self._flights[sequence:] = [flight]
-        packet = SenderPacket(sequence=sequence, sent_ns=flight.sent.wall_ns, error=self._error)
+    def _try_send(self, sock: socket.socket, ordinal: int) -> OSError | None:
+        flight = _Flight(FIRST_SEQUENCE + ordinal, self._moment())
+        self._flights[ordinal:] = [flight]
+        packet = SenderPacket(sequence=flight.sequence, sent_ns=flight.sent.wall_ns, error=self._error)
         try:
             sock.send(encode_sender(packet, self._request.packet_bytes))
         except OSError as error:
@@ -164,10 +168,8 @@ class _Session:
             reply = decode_reflector(data)
         except MalformedPacket:
             return
-        if reply.sender_sequence >= len(self._flights):
-            return
-        flight = self._flights[reply.sender_sequence]
-        if reply.sender_sent_ns != flight.sent.wall_ns:
+        flight = self._flight(reply.sender_sequence)
+        if flight is None or reply.sender_sent_ns != flight.sent.wall_ns:
             return
         flight.reply_sequences.append(reply.sequence)
         if flight.reply is None:
@@ -191,14 +193,20 @@ class _Session:
 
     def _note_error(self, message: QueuedMessage, icmp: IcmpError) -> None:
         """The queue quotes the UDP payload, all of it or its beginning: the sequence comes first."""
-        sequence = int.from_bytes(message.payload[:4], "big") if len(message.payload) >= 4 else len(self._flights)
-        if sequence < len(self._flights) and not self._flights[sequence].settled:
-            self._flights[sequence].icmp = icmp
+        flight = self._flight(int.from_bytes(message.payload[:4], "big")) if len(message.payload) >= 4 else None
+        if flight is not None and not flight.settled:
+            flight.icmp = icmp
+
+    def _flight(self, sequence: int) -> _Flight | None:
+        """The packet with this sequence on the wire; None for one that was not sent."""
+        ordinal = sequence - FIRST_SEQUENCE
+        return self._flights[ordinal] if 0 <= ordinal < len(self._flights) else None
 
     def unusable(self, error: OSError) -> None:
         """Every packet not yet sent is NOT_SENT for this reason."""
         _, failure = classify(error, "send")
-        for sequence in range(len(self._flights), self._request.count):
+        for ordinal in range(len(self._flights), self._request.count):
+            sequence = FIRST_SEQUENCE + ordinal
             self._flights.append(_Flight(sequence, self._start, not_sent=(Outcome.NOT_SENT, failure)))
 
     def result(self) -> StampSeries:

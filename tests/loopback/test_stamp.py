@@ -76,6 +76,39 @@ async def test_each_session_counts_from_zero():
     assert reflector.counts().sessions == 2
 
 
+class Stateless(asyncio.DatagramProtocol):
+    """A reflector that only copies (RFC 8762 4.3.1), by an encoding of its own, and ignores some sequences."""
+
+    def __init__(self, ignored: set[int]) -> None:
+        self.ignored = ignored
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        sequence = data[:4]
+        if int.from_bytes(sequence, "big") in self.ignored:
+            return
+        now = time.time_ns()
+        ntp = (now // 10**9 + 2_208_988_800).to_bytes(4, "big") + (now % 10**9 * 2**32 // 10**9).to_bytes(4, "big")
+        answer = sequence + ntp + b"\x00\x01" + bytes(2) + ntp + data[:14] + bytes(2) + b"\x40" + bytes(3)
+        self.transport.sendto(answer, addr)
+
+
+async def test_a_reflector_that_copies_is_seen_to():
+    lost = set(random.sample(range(2, 30), 5))
+    print(f"lost {sorted(lost)}")  # noqa: T201 - a failure must be repeatable
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(lambda: Stateless(lost), local_addr=("127.0.0.1", 0))
+    try:
+        measured = await probe(transport.get_extra_info("sockname")[1], timeout_s=0.2)
+    finally:
+        transport.close()
+    assert {s.sequence for s in measured.samples if s.outcome is Outcome.LOST} == lost
+    assert (measured.stateful, measured.forward_loss, measured.reverse_loss) == (False, None, None)
+    assert abs(measured.clock_offset_s) <= measured.clock_offset_uncertainty_s + 1e-6
+
+
 async def test_a_stranger_gets_no_answer():
     async with reflecting(allow=("10.0.0.0/8",)) as (port, reflector):
         measured = await probe(port, count=3, timeout_s=0.1)

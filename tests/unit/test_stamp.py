@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from probes.contract import ProbeUnavailable
@@ -17,11 +19,14 @@ EPOCH_NS = 1_706_140_800_000_000_000
 
 
 def reply(n: int, count: int, *, reflector_step_ms: int = 0) -> StampSample:
-    """30 ms out, 10 ms back, held for 1 ms; the reflector's clock counts from the epoch, ours from 5 s."""
+    """The ``n``-th packet from 0, answered as the reflector's ``count``-th: 30 ms out, 10 ms back, held for 1 ms.
+
+    The reflector's clock counts from the epoch, ours from 5 s.
+    """
     t1 = 5_000 * MS + n * 50 * MS
     t2 = EPOCH_NS + n * 50 * MS + 30 * MS
     return StampSample(
-        sequence=n,
+        sequence=n + 1,
         sent_s=n * 0.05,
         outcome=Outcome.ANSWERED,
         sent_ns=t1,
@@ -34,7 +39,7 @@ def reply(n: int, count: int, *, reflector_step_ms: int = 0) -> StampSample:
 
 
 def lost(n: int) -> StampSample:
-    return StampSample(sequence=n, sent_s=n * 0.05, outcome=Outcome.LOST, sent_ns=5_000 * MS + n * 50 * MS)
+    return StampSample(sequence=n + 1, sent_s=n * 0.05, outcome=Outcome.LOST, sent_ns=5_000 * MS + n * 50 * MS)
 
 
 def series(*samples: StampSample, synchronized: bool | None = True) -> StampSeries:
@@ -75,19 +80,34 @@ async def test_loss_has_a_direction_and_an_interval():
 
 
 async def test_a_stateless_reflector_tells_no_direction():
-    measured = await probe(series(reply(0, 0), lost(1), reply(2, 2)), StampOptions(stateful=False))
+    """It copies what was on the wire, and that counts from 1."""
+    measured = await probe(series(reply(0, 1), lost(1), reply(2, 3)))
     assert (measured.forward_loss, measured.reverse_loss, measured.unattributed) == (None, None, None)
-    assert measured.loss.lost == 1
+    assert (measured.stateful, measured.loss.lost) == (False, 1)
+
+
+async def test_a_stateful_reflector_whose_replies_alone_are_lost_is_not_taken_for_a_stateless_one():
+    measured = await probe(series(reply(0, 0), lost(1), reply(2, 2)))
+    assert (measured.stateful, measured.forward_loss.lost, measured.reverse_loss.lost) == (True, 0, 1)
+
+
+async def test_packets_doubled_on_the_way_leave_a_count_a_count():
+    """The first came twice: from then on the reflector's own numbers are ours."""
+    first, second = reply(0, 0), reply(1, 2)
+    doubled = replace(first, reflector_sequences=(0, 1))
+    measured = await probe(series(doubled, second, lost(2), reply(3, 4)))
+    assert (measured.stateful, measured.forward_loss.lost, measured.reverse_loss.lost) == (True, 0, 1)
 
 
 async def test_silence_has_no_direction_no_delay_and_no_offset():
     measured = await probe(series(*(lost(n) for n in range(5)), synchronized=None))
     assert (measured.loss.sent, measured.loss.lost, measured.rtt.n) == (5, 5, 0)
     assert (measured.forward_loss, measured.clock_offset_s, measured.forward_delay.minimum_s) == (None, None, None)
+    assert measured.stateful is None
 
 
 async def test_packets_kept_back_here_are_no_loss():
-    held = StampSample(sequence=1, sent_s=None, outcome=Outcome.NOT_SENT)
+    held = StampSample(sequence=2, sent_s=None, outcome=Outcome.NOT_SENT)
     measured = await probe(series(reply(0, 0), held, reply(2, 1)))
     assert (measured.forward_loss.sent, measured.forward_loss.lost, measured.loss.sent) == (2, 0, 2)
     assert measured.loss.not_sent == 1
