@@ -33,8 +33,8 @@ _IPV4_LENGTH = 0x0F
 _SOL_SOCKET, _TIMESTAMPING = socket.SOL_SOCKET, int(Origin.TIMESTAMPING)
 
 # SOF_TIMESTAMPING_*: TX_SOFTWARE, RX_SOFTWARE, SOFTWARE (report), OPT_ID, OPT_TSONLY (no copy of the packet).
-_RECEIVE = 1 << 3 | 1 << 4
-_TRANSMIT = 1 << 1 | 1 << 7 | 1 << 11
+RECEIVE_STAMPS = 1 << 3 | 1 << 4
+_TRANSMIT_STAMPS = 1 << 1 | 1 << 7 | 1 << 11
 
 _ERROR_KINDS = {IP_RECVERR, IPV6_RECVERR}
 _ECHO = struct.Struct("!BxxxHH")  # type, identifier, sequence
@@ -109,12 +109,12 @@ class EchoChannel:
 
     def _stamp(self, *, transmit: bool) -> None:
         """Ask for stamps, best first; none at all is not an error, only a worse label."""
-        for flags in ([_RECEIVE | _TRANSMIT] if transmit else []) + [_RECEIVE]:
+        for flags in ([RECEIVE_STAMPS | _TRANSMIT_STAMPS] if transmit else []) + [RECEIVE_STAMPS]:
             try:
                 self._sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, flags)
             except OSError:
                 continue
-            self.transmit_stamps = flags != _RECEIVE
+            self.transmit_stamps = flags != RECEIVE_STAMPS
             return
 
     def restart_numbers(self) -> None:
@@ -153,7 +153,7 @@ class EchoChannel:
             if len(data) >= at + _ECHO.size:
                 kind, identifier, sequence = _ECHO.unpack_from(data, at)
                 if (kind, identifier) == wanted:
-                    found.append(Reply(sequence, source[0], data[at + _ECHO.size :], _stamp_of(ancillary)))
+                    found.append(Reply(sequence, source[0], data[at + _ECHO.size :], stamp_of(ancillary)))
         return found
 
     def errors(self) -> Errors:
@@ -170,8 +170,8 @@ class EchoChannel:
                 continue
             origin, number = _ORIGIN_AND_DATA.unpack_from(raw)
             if origin != _TIMESTAMPING:
-                self._sort(data, raw, _stamp_of(ancillary), found)
-            elif (stamp_ns := _stamp_of(ancillary)) is not None:
+                self._sort(data, raw, stamp_of(ancillary), found)
+            elif (stamp_ns := stamp_of(ancillary)) is not None:
                 found.stamps.append(Stamp(number, stamp_ns))
         return found
 
@@ -190,7 +190,8 @@ class EchoChannel:
             found.foreign = True
 
 
-def _stamp_of(ancillary: list[tuple[int, int, bytes]]) -> int | None:
+def stamp_of(ancillary: list[tuple[int, int, bytes]]) -> int | None:
+    """The kernel's software stamp among recvmsg's control messages, nanoseconds since the epoch."""
     for level, kind, data in ancillary:
         if kind == SO_TIMESTAMPING and level == _SOL_SOCKET and len(data) >= _FIRST_TIMESPEC.size:
             seconds, nanoseconds = _FIRST_TIMESPEC.unpack_from(data)

@@ -26,12 +26,12 @@ from probes.net.engine.channel import BATCH, EchoChannel, Errors
 from probes.net.engine.flight import Flight
 from probes.net.engine.moment import Moment
 from probes.net.engine.series import Series
+from probes.net.engine.warmup import Stamping
 from probes.net.pacing import Pacing
 from probes.net.sockets import socket_address
 from probes.wire.icmp import echo_packets
 
 TICK_S = 0.020
-_WARM_UP_S = 0.010  # the kernel turns receive stamps on a little after the socket asks for them
 _SOONEST_S, _LATEST_S = 0.001, 0.050  # between two readings while the last answers are awaited
 _PATIENCE = 0.25  # of the time since the last send, until the next reading
 _SENDS_PER_READING = 64  # what the receive buffer surely has room for, stamps and replies
@@ -51,22 +51,34 @@ class EchoEngine:
     ) -> None:
         self._family, self._clock, self._pacing = family, clock, pacing
         self._chance = chance or random.Random(os.urandom(32))
+        self._stamping = Stamping(family, clock)
         self._session: _Session | None = None
+        self._users = 0  # of the session
         self._number = 0
 
     async def measure(self, request: EchoRequest) -> EchoSeries:
         """One series; any number may be under way. Raises ProbeUnavailable, or ValueError for an impossible count."""
+        session = self._session = self._session or self._open()
+        self._users += 1
+        try:
+            await session.stamping()
+            return await self._run(session, request)
+        finally:
+            self._users -= 1
+            if not self._users:
+                session.close()
+                self._session = None
+
+    def _open(self) -> _Session:
+        return _Session(EchoChannel(self._family), self._clock, self._pacing, self._stamping)
+
+    async def _run(self, session: _Session, request: EchoRequest) -> EchoSeries:
         self._number += 1
-        start = self._clock.monotonic() + (0.0 if self._session else _WARM_UP_S)
-        series = Series(request, start, self._chance, self._number)
-        session = self._session = self._session or _Session(EchoChannel(self._family), self._clock, self._pacing)
+        series = Series(request, self._clock.monotonic(), self._chance, self._number)
         try:
             return await session.add(series)
         finally:
             session.remove(series)
-            if session.idle:
-                session.close()
-                self._session = None
 
 
 class _Running:
@@ -82,9 +94,10 @@ class _Running:
 class _Session:
     """From the opening of the socket to its closing."""
 
-    def __init__(self, channel: EchoChannel, clock: Clock, pacing: Pacing) -> None:
+    def __init__(self, channel: EchoChannel, clock: Clock, pacing: Pacing, stamping: Stamping) -> None:
         self._channel, self._clock, self._pacing = channel, clock, pacing
         self._loop = asyncio.get_running_loop()
+        self._warm_up = self._loop.create_task(stamping.in_force())
         self._flight = Flight()
         self._running: dict[int, _Running] = {}
         self._due: list[tuple[float, int]] = []  # heap of (next echo, series)
@@ -96,9 +109,9 @@ class _Session:
         self._eager = False
         self._read_at_once(eager=True)
 
-    @property
-    def idle(self) -> bool:
-        return not self._running
+    async def stamping(self) -> None:
+        """Until no echo of ours goes unstamped. A series that is given up meanwhile does not take the others' wait."""
+        await asyncio.shield(self._warm_up)
 
     def add(self, series: Series) -> asyncio.Future[EchoSeries]:
         packet = echo_packets(self._channel.family, self._channel.identifier, series.payload)
@@ -113,6 +126,7 @@ class _Session:
             self._flight.forget(series)
 
     def close(self) -> None:
+        self._warm_up.cancel()
         self._read_at_once(eager=False)
         if self._timer is not None:
             self._timer.cancel()
