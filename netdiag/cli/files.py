@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from netdiag.cli.output import UserError
+from netdiag.reading import read_at_most
 
 LARGEST_RUN = 512 * 1024 * 1024  # bytes
 
@@ -42,8 +43,7 @@ def prepare_folder(folder: Path) -> None:
 def read_whole(path: Path) -> bytes:
     """Raises UserError, in one line."""
     try:
-        with path.open("rb") as file:
-            raw = file.read(LARGEST_RUN + 1)
+        raw = read_at_most(path, LARGEST_RUN)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})", "name a file saved by netdiag") from None
     except ValueError:  # a zero byte in the name

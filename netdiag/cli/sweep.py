@@ -33,6 +33,7 @@ from netdiag.cli.targets import duration_option, rate_option
 from netdiag.plan.dsn import TargetError, parse_place, place_name
 from netdiag.plan.endpoints import is_address
 from netdiag.plan.model import Limits
+from netdiag.reading import read_at_most
 from probes.contract import AnyProbe, Context
 from probes.latency import LatencyOptions
 from probes.model import Measurement, Target, Vantage, value
@@ -106,11 +107,7 @@ def _complain(file: Path, wrong: list[str], found: dict[Place, None]) -> None:
 
 def _read(file: Path) -> str:
     try:
-        if str(file) == "-":
-            raw = sys.stdin.buffer.read(LARGEST_LIST + 1)
-        else:
-            with file.open("rb") as stream:
-                raw = stream.read(LARGEST_LIST + 1)
+        raw = sys.stdin.buffer.read(LARGEST_LIST + 1) if str(file) == "-" else read_at_most(file, LARGEST_LIST)
         text = raw.decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"--targets {file}: cannot be read ({error.strerror or error})") from None

@@ -52,7 +52,7 @@ def _read(target: str, number: int, count: int) -> tuple[tuple[Endpoint, ...], t
 
 def duration_option(text: str | None, option: str) -> float | None:
     """Seconds of an option such as ``--budget 60s``. Raises UserError."""
-    from netdiag.plan.units import parse_duration
+    from netdiag.plan.units import LONGEST_BUDGET_S, parse_duration
 
     if text is None:
         return None
@@ -60,7 +60,7 @@ def duration_option(text: str | None, option: str) -> float | None:
         seconds = parse_duration(text)
     except ValueError as error:
         raise UserError(f"{option}: {error}") from None
-    if not 0 < seconds <= 7 * 86400:
+    if not 0 < seconds <= LONGEST_BUDGET_S:
         raise UserError(f"{option}: must be more than nothing and at most 7d")
     return seconds
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 from netdiag.plan.model import Role
-from netdiag.plan.units import DURATION_PATTERN, RATIO_PATTERN, parse_duration, parse_ratio
+from netdiag.plan.units import DURATION_PATTERN, LONGEST_BUDGET_S, RATIO_PATTERN, parse_duration, parse_ratio
 from probes.model import value
 
 
@@ -38,8 +38,12 @@ class Key:
 
 @value
 class Table:
+    """``either``: keys of which exactly one must stand. ``along``: a key, and the one that it must stand beside."""
+
     about: str
     keys: Mapping[str, Key]
+    either: tuple[str, ...] = ()
+    along: Mapping[str, str] | None = None
 
 
 def _check(good: bool, complaint: str) -> None:
@@ -92,6 +96,12 @@ def _positive_duration(found: Any) -> float:
     return seconds
 
 
+def _budget(found: Any) -> float:
+    seconds = _positive_duration(found)
+    _check(seconds <= LONGEST_BUDGET_S, "must be at most 7d")
+    return seconds
+
+
 def _ratio(found: Any) -> float:
     return parse_ratio(_measure(found, "ratio", '"{}%"'))
 
@@ -141,11 +151,24 @@ def _number(low: float, *, above: bool = False) -> Kind:
     return Kind(words=words, read=read, schema={"type": "number", ("exclusiveMinimum" if above else "minimum"): low})
 
 
-TEXT = Kind(words="text", read=_text, schema={"type": "string", "minLength": 1})
+def _version(found: Any) -> int:
+    _check(found == 1 and type(found) is int, "this netdiag reads plans of version 1: write version = 1")
+    return 1
+
+
+VERSION = Kind(words="1", read=_version, schema={"const": 1})
+TEXT = Kind(words="text", read=_text, schema={"type": "string", "pattern": r"\S"})
 HOST = Kind(words="a name or address", read=_host_text, schema={"type": "string", "pattern": r"^\S+$"})
-WEB_URL = Kind(words="a URL", read=_web_url, schema={"type": "string", "pattern": "^(https?|tcp)://"})
+WEB_URL = Kind(
+    words="a URL", read=_web_url, schema={"type": "string", "pattern": r"^(https?|tcp)://[^/?#@\s]+([/?#]\S*)?$"}
+)
 DURATION = Kind(words='a duration: "50ms"', read=_duration, schema={"type": "string", "pattern": DURATION_PATTERN})
-POSITIVE = Kind(words='a duration: "60s"', read=_positive_duration, schema=DURATION.schema)
+POSITIVE = Kind(
+    words='a duration: "60s"',
+    read=_positive_duration,
+    schema={"type": "string", "pattern": DURATION_PATTERN.replace("^", "^(?=.*[1-9])", 1)},
+)
+BUDGET = Kind(words='a duration: "60s"', read=_budget, schema=POSITIVE.schema)
 RATIO = Kind(words='a ratio: "0.1%"', read=_ratio, schema={"type": "string", "pattern": RATIO_PATTERN})
 DATE = Kind(words="a date: 2024-01-25", read=_day, schema={"type": "string", "format": "date"})
 ADDRESS = Kind(words='an address, or "address#port"', read=_resolver, schema={"type": "string", "minLength": 2})
@@ -206,6 +229,8 @@ ENDPOINT = Table(
         "stats": Key(kind=WEB_URL, about="where the balancer tells its own view"),
         "health": Key(kind=HEALTH, about="the balancer's health check"),
     },
+    either=("url", "host"),
+    along={"port": "host"},
 )
 BASELINE = Table(
     about="What is normal from one region or endpoint to another; one direction.",
@@ -225,6 +250,7 @@ ROUTER = Table(
         "bird": Key(kind=TEXT, about="path of BIRD's control socket"),
         "frr": Key(kind=TEXT, about="the vtysh command of FRR"),
     },
+    either=("bird", "frr"),
 )
 DNS = Table(
     about="Which resolvers are asked.",
@@ -236,7 +262,7 @@ DNS = Table(
 LIMITS = Table(
     about="Ceilings that keep production safe.",
     keys={
-        "budget": Key(kind=POSITIVE, about="the whole run, an absolute deadline"),
+        "budget": Key(kind=BUDGET, about="the whole run, an absolute deadline; at most 7d"),
         "packets_per_second": Key(kind=_number(0, above=True), about="across all targets; only --rate raises it"),
         "connections_per_second": Key(kind=_number(0, above=True), about="new database connections per address"),
     },
@@ -244,7 +270,7 @@ LIMITS = Table(
 PLAN = Table(
     about="A deployment that netdiag measures.",
     keys={
-        "version": Key(kind=_integer(1, 1), about="of the plan's format: version = 1", required=True),
+        "version": Key(kind=VERSION, about="of the plan's format: version = 1", required=True),
         "ticket": Key(kind=TICKET, about=TICKET.about),
         "impact": Key(kind=IMPACT, about=IMPACT.about),
         "vantage": Key(kind=VANTAGE, about=VANTAGE.about),

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from netdiag.plan.conninfo import TargetError
+from netdiag.reading import read_at_most
 from probes.model import Secret, value
 
+LARGEST_SERVICES = 1 << 20  # bytes
 _FIELD = re.compile(r"((?:\\.|[^:\\])*\\?)(?::|$)", re.DOTALL)
 _ESCAPE = re.compile(r"\\(.?)", re.DOTALL)
 # Where Debian's and the community's builds look when PGSYSCONFDIR is not set.
@@ -65,7 +67,7 @@ def read_service(name: str, environ: Mapping[str, str], home: Path | None) -> di
     files = _service_files(environ, home)
     for path in files:
         try:
-            text = path.read_text(encoding="utf-8", errors="replace")
+            text = read_at_most(path, LARGEST_SERVICES).decode(errors="replace")
         except OSError as error:
             if explicit and path == Path(explicit):
                 raise TargetError(f"service file {path} cannot be read ({error.strerror}); see PGSERVICEFILE") from None

@@ -11,6 +11,7 @@ from netdiag.plan import model
 from netdiag.plan.declarations import PLAN, Key, Table
 from netdiag.plan.dsn import TargetError, check_host, parse_target
 from netdiag.plan.lines import LineFinder, Path
+from netdiag.reading import read_at_most
 
 LARGEST_PLAN = 4 * 1024 * 1024  # bytes; a plan is a page or two, and /dev/zero has no end
 
@@ -29,14 +30,13 @@ def read_plan(path: FilePath, environ: Mapping[str, str], home: FilePath | None 
     ``environ`` and ``home`` are where libpq looks for what the urls leave out: PGPASSWORD, ~/.pgpass, services.
     """
     try:
-        with path.open("rb") as file:
-            raw = file.read(LARGEST_PLAN + 1)
+        raw = read_at_most(path, LARGEST_PLAN)
     except OSError as error:
         raise PlanError(f"{path}: cannot be read ({error.strerror or error}); give the path of a plan file") from None
     if len(raw) > LARGEST_PLAN:
         raise PlanError(f"{path}: larger than {LARGEST_PLAN} bytes; this is not a plan")
     try:
-        text = raw.decode()
+        text = raw.decode("utf-8-sig")  # editors on Windows begin a file with a byte order mark
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise PlanError(f"{path}:{line}: not UTF-8; save the plan as UTF-8") from None
@@ -232,11 +232,10 @@ class _Builder:
         names = [table["name"] for table in tables if "name" in table]
         for index, table in enumerate(tables):
             for position, backend in enumerate(table.get("backends", ())):
-                if backend not in names or backend == table.get("name"):
-                    path: Path = ("endpoint", index, "backends", position)
-                    self._reader.complain(
-                        path, f'"{backend}" is not the name of another endpoint{_meant(backend, names)}'
-                    )
+                others = [name for name in dict.fromkeys(names) if name != table.get("name")]
+                if backend not in others:
+                    complaint = f'"{backend}" is not the name of another endpoint{_meant(backend, others)}'
+                    self._reader.complain(("endpoint", index, "backends", position), complaint)
 
     def _router(self, table: dict[str, Any], index: int) -> model.Router | None:
         if ("bird" in table) == ("frr" in table):

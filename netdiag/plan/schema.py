@@ -15,16 +15,22 @@ def plan_schema() -> dict[str, Any]:
 
 def _table(table: Table) -> dict[str, Any]:
     required = [name for name, key in table.keys.items() if key.required]
+    demands = {
+        "required": required,
+        "oneOf": [{"required": [name]} for name in table.either],
+        "dependentRequired": {name: [other] for name, other in (table.along or {}).items()},
+    }
     return {
         "description": table.about,
         "type": "object",
         "properties": {name: _key(key) for name, key in table.keys.items()},
         "additionalProperties": False,
-    } | ({"required": required} if required else {})
+    } | {keyword: demand for keyword, demand in demands.items() if demand}
 
 
 def _key(key: Key) -> dict[str, Any]:
     item = _table(key.kind) if isinstance(key.kind, Table) else dict(key.kind.schema)
-    return (
-        {"type": "array", "items": item, "description": key.about} if key.many else {**item, "description": key.about}
-    )
+    if not key.many:
+        return {**item, "description": key.about}
+    least = {"minItems": 1} if key.required else {}
+    return {"type": "array", "items": item, **least, "description": key.about}

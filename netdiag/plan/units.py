@@ -7,6 +7,7 @@ import re
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Zµ]*)\s*")
 _RATIO = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*")
+LONGEST_BUDGET_S = 7 * 86400.0  # of a run; a mistyped unit must not keep one going for months
 DURATION_PATTERN = r"^\s*\d+(\.\d+)?\s*(us|µs|ms|s|m|h|d)\s*$"
 RATIO_PATTERN = r"^\s*\d+(\.\d+)?\s*%\s*$"
 

@@ -178,7 +178,11 @@ def test_the_example_of_the_product():
             "plan.toml:33: endpoint[0].health: the key `url` is missing"
             ' (with "{backend}" where each backend\'s host goes)',
         ),
-        ("version = 1", "version = 2", "plan.toml:1: version: must be a whole number from 1 to 1"),
+        (
+            "version = 1",
+            "version = 2",
+            "plan.toml:1: version: this netdiag reads plans of version 1: write version = 1",
+        ),
         ("version = 1", "", "plan.toml:1: plan: the key `version` is missing (of the plan's format: version = 1)"),
         (
             "created = 2024-01-25",
@@ -202,6 +206,13 @@ def test_the_example_of_the_product():
             "plan.toml:60: dns.resolvers[1]: must be an IP address: a resolver's name would need a resolver",
         ),
         ('budget = "60s"', 'budget = "0s"', "plan.toml:64: limits.budget: must be more than nothing"),
+        ('budget = "60s"', 'budget = "600d"', "plan.toml:64: limits.budget: must be at most 7d"),
+        (
+            '"db-east", "db-west"]',
+            '"db-east", "ysql"]',
+            'plan.toml:31: endpoint[0].backends[1]: "ysql" is not the name of another endpoint;'
+            " there are db-east, db-west",
+        ),
         (
             "db-west.vantage.example:5433",
             "db-west.vantage.example:70000",
@@ -305,6 +316,12 @@ def test_files_that_cannot_be_read(tmp_path):
         read_plan(Path("/dev/zero"), {})
 
 
+def test_a_byte_order_mark_and_line_ends_of_another_system(tmp_path):
+    for name, raw in (("mark", b"\xef\xbb\xbf" + EXAMPLE.encode()), ("crlf", EXAMPLE.replace("\n", "\r\n").encode())):
+        (tmp_path / name).write_bytes(raw)
+        assert read_plan(tmp_path / name, {}) == read(EXAMPLE)
+
+
 def test_a_deeply_nested_text_is_refused_and_not_a_traceback():
     depth = sys.getrecursionlimit() * 4
     assert problems("a = " + "[" * depth + "]" * depth) == ["plan.toml: nested too deeply; this is not a plan"]
@@ -369,11 +386,19 @@ def as_json(text: str) -> object:
     return json.loads(json.dumps(tomllib.loads(text), default=str))
 
 
-def test_the_schema_accepts_what_the_reader_accepts():
-    schema = plan_schema()
-    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert complaints(schema, as_json(EXAMPLE)) == []
-    assert complaints(schema, as_json(SHORT)) == []
+def verdict_of_an_editor(text: str) -> list[str]:
+    from jsonschema import Draft202012Validator, FormatChecker
+
+    Draft202012Validator.check_schema(plan_schema())
+    validator = Draft202012Validator(plan_schema(), format_checker=FormatChecker())
+    return [error.message for error in validator.iter_errors(as_json(text))]
+
+
+@pytest.mark.parametrize("text", [EXAMPLE, SHORT])
+def test_the_schema_accepts_what_the_reader_accepts(text):
+    assert complaints(plan_schema(), as_json(text)) == []
+    assert verdict_of_an_editor(text) == []
+    read(text)
 
 
 @pytest.mark.parametrize(
@@ -393,3 +418,27 @@ def test_the_schema_refuses_what_the_reader_refuses(old, new, complaint):
     text = EXAMPLE.replace(old, new, 1)
     assert complaints(plan_schema(), as_json(text)) == [complaint]
     assert len(problems(text)) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("version = 1\n", "version = 2\n"),
+        ('role = "replica"', 'role = "replica"\nhost = "b"'),
+        ("[[endpoint]]", '[[endpoint]]\nname = "x"\n[[endpoint]]'),
+        ('role = "replica"', 'role = "replica"\nport = 5433'),
+        ('bird = "/run/bird/bird.ctl"', ""),
+        ('bird = "/run/bird/bird.ctl"', 'bird = "a"\nfrr = "b"'),
+        ('budget = "60s"', 'budget = "0s"'),
+        ('budget = "60s"', 'budget = "0.0 ms"'),
+        ('customer = "Vantage"', 'customer = "  "'),
+        ('stats = "http://lb', 'stats = "http://admin:CANARY@lb'),
+        ('stats = "http://lb', 'stats = "ftp://lb'),
+        ("created = 2024-01-25", 'created = "yesterday"'),
+    ],
+)
+def test_an_editor_sees_each_of_these_as_the_reader_does(old, new):
+    text = EXAMPLE.replace(old, new, 1)
+    assert text != EXAMPLE
+    assert problems(text)
+    assert verdict_of_an_editor(text)
