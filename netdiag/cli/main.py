@@ -6,33 +6,62 @@ Exit status everywhere: 0 healthy, 1 degraded, 2 critical, 3 could not tell (bad
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from netdiag.cli.output import UNKNOWN, OutputLost, UserError, tell_error, without_arguments
+if TYPE_CHECKING:  # what is imported inside functions can be interrupted without a traceback
+    from collections.abc import Sequence
+    from types import FrameType
+
+_TYPERS_CTRL_C = 130  # what typer gives back for one; no answer of ours
 
 
 def main() -> None:
     """The console script. The only place that ends the process."""
+    try:
+        _prepare()
+        status = invoke(sys.argv[1:])
+    except KeyboardInterrupt:  # before anything could be told
+        status = 3
+    sys.exit(status)
+
+
+def _prepare() -> None:
+    import signal
+
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a Latin-1 terminal shows escapes instead of a UnicodeEncodeError
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(invoke(sys.argv[1:]))
+    signal.signal(signal.SIGTERM, _terminated)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    """SIGTERM ends a command as Ctrl-C does. A run puts a handler of its own in this one's place."""
+    raise KeyboardInterrupt
 
 
 def invoke(arguments: Sequence[str]) -> int:
     """Run one command; its exit status. Whatever goes wrong is told in one line."""
-    style = error_style(arguments)
-    if list(arguments) == ["--version"]:  # needs no parser: half of what is left of start-up
-        return _version()
-    try:
-        from netdiag.cli.commands import app
+    from netdiag.cli.output import OutputLost, tell_error
 
-        return _status(app(args=list(arguments), prog_name="netdiag", standalone_mode=False))
-    except OutputLost as error:
+    try:
+        return _told(arguments, error_style(arguments))
+    except OutputLost as error:  # so there is only stderr to tell it on, whatever the format
         return tell_error(str(error), error.hint, "text")
+
+
+def _told(arguments: Sequence[str], style: str) -> int:
+    """Raises OutputLost alone."""
+    from netdiag.cli.output import UNKNOWN, OutputLost, UserError, tell_error, tell_interrupted, without_arguments
+
+    try:
+        return _command(arguments)
+    except OutputLost:
+        raise
     except UserError as error:
         return tell_error(without_arguments(str(error), arguments), error.hint, style)
-    except (BrokenPipeError, KeyboardInterrupt):
+    except KeyboardInterrupt:
+        return tell_interrupted(style)
+    except BrokenPipeError:
         return UNKNOWN
     except SystemExit as error:  # shell completion, and typer's own answer to a closed pipe
         return 0 if error.code in (0, None) else UNKNOWN
@@ -40,21 +69,41 @@ def invoke(arguments: Sequence[str]) -> int:
         return _unexpected(error, arguments, style)
 
 
+def _command(arguments: Sequence[str]) -> int:
+    if list(arguments) == ["--version"]:  # needs no parser: half of what is left of start-up
+        return _version()
+    from netdiag.cli.commands import app
+
+    return _status(app(args=list(arguments), prog_name="netdiag", standalone_mode=False))
+
+
+def _status(outcome: object) -> int:
+    """Commands give their status back; --help and --version give 0."""
+    if outcome == _TYPERS_CTRL_C:
+        raise KeyboardInterrupt
+    if not isinstance(outcome, int):
+        return 0
+    return outcome if 0 <= outcome <= 3 else 3
+
+
 def _unexpected(error: Exception, arguments: Sequence[str], style: str) -> int:
     from typer.exceptions import TyperException
 
+    from netdiag.cli.output import lost_output, tell_error
+
     if isinstance(error, TyperException):
         return _usage_error(error, arguments, style)
+    if isinstance(error, OSError) and _while_printing(error):  # typer prints --help by itself
+        raise lost_output(error) from None
     from netdiag.cli.crash import record
 
     return tell_error(record(error), None, style)
 
 
-def _status(outcome: object) -> int:
-    """Commands give their status back; --help and --version give 0; Ctrl-C gives 130, which is no answer."""
-    if not isinstance(outcome, int):
-        return 0
-    return outcome if 0 <= outcome <= UNKNOWN else UNKNOWN
+def _while_printing(error: OSError) -> bool:
+    import traceback
+
+    return any(frame.name == "echo" for frame in traceback.extract_tb(error.__traceback__))
 
 
 def error_style(arguments: Sequence[str]) -> str:
@@ -73,6 +122,8 @@ def _version() -> int:
 
 
 def _usage_error(error: Exception, arguments: Sequence[str], style: str) -> int:
+    from netdiag.cli.output import tell_error, without_arguments
+
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "netdiag"
     format_message = getattr(error, "format_message", error.__str__)

@@ -48,10 +48,13 @@ def emit(text: str) -> None:
     except BrokenPipeError:
         silence(sys.stdout)
     except OSError as error:
+        raise lost_output(error) from None
+
+
+def lost_output(error: OSError) -> OutputLost:
+    if sys.stdout is not None:
         silence(sys.stdout)
-        raise OutputLost(
-            f"standard output cannot be written ({error.strerror or error})", "is the disk full?"
-        ) from None
+    return OutputLost(f"standard output cannot be written ({error.strerror or error})", "is the disk full?")
 
 
 def silence(stream: IO[str]) -> None:
@@ -90,6 +93,11 @@ def tell_error(message: str, hint: str | None, style: str) -> int:
         if hint:
             note(f"netdiag: {one_line(hint)}")
     return UNKNOWN
+
+
+def tell_interrupted(style: str) -> int:
+    """Whoever pressed Ctrl-C knows it; a program that reads the output wants its document or its line all the same."""
+    return UNKNOWN if style == "text" else tell_error("interrupted", None, style)
 
 
 def to_json(document: Any) -> str:

@@ -261,9 +261,21 @@ def test_a_reader_that_went_away_is_no_error():
     assert (child.returncode, child.stderr) == (0, b"")
 
 
-def test_a_full_standard_output_is_told_on_stderr():
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("plan", "schema"),
+        ("--version",),
+        ("--help",),
+        ("run", "--help"),
+        ("explain",),
+        ("run", "host:port", "--format", "json"),  # an error, told as a document
+        ("check", "host:port"),  # an error, told as a plugin's line
+    ],
+)
+def test_a_full_standard_output_is_told_on_stderr(arguments):
     with open("/dev/full", "w") as full:
-        child = subprocess.run([*COMMAND, "plan", "schema"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        child = subprocess.run([*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     assert child.returncode == 3
     assert "netdiag: standard output cannot be written (No space left on device)" in child.stderr
     assert "Traceback" not in child.stderr
@@ -302,6 +314,40 @@ def test_a_signal_stops_the_run_which_still_reports(number):
     assert err == b""
     assert (document["end_reason"], document["partial"]) == ("interrupted", True)
     assert child.returncode == {"healthy": 0, "degraded": 1, "critical": 2, "unknown": 3}[document["verdict"]]
+
+
+@pytest.mark.loopback
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("form", "stdout"), [("text", None), ("json", {"error": "interrupted"})])
+def test_a_signal_to_a_probe_is_status_3_and_still_one_document(number, form, stdout):
+    with listener() as (port, connected):
+        child = subprocess.Popen(
+            [*COMMAND, "probe", "database", f"127.0.0.1:{port}", "--format", form],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert connected.wait(60)
+        child.send_signal(number)
+        out, err = child.communicate(timeout=30)
+    told = {"schema": "netdiag.error/1", "hint": None, **stdout} if stdout else None
+    assert (child.returncode, json.loads(out) if out else None, err) == (3, told, b"")
+
+
+@pytest.mark.parametrize("module", ["netdiag.cli.output", "netdiag.cli.commands", "typer", "netdiag.cli.version"])
+def test_an_interrupted_start_is_no_traceback(module):
+    """Ctrl-C while ``module`` is being imported."""
+    code = f"""
+import sys
+class Interrupting:
+    def find_spec(self, name, *more):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+from netdiag.cli.main import main
+main()
+"""
+    child = subprocess.run([sys.executable, "-c", code, "version"], capture_output=True, text=True, timeout=60)
+    assert (child.returncode, child.stdout, child.stderr) == (3, "", "")
 
 
 def on_a_terminal(*arguments: str, environ: dict[str, str]) -> str:
