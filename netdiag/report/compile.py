@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from netdiag.diagnosis.finding import Action, Diagnosis, Finding, FindingRole, Horizon, Section, Subject, Verdict
+from netdiag.diagnosis.finding import (
+    Action,
+    Diagnosis,
+    Finding,
+    FindingRole,
+    Horizon,
+    NotMeasured,
+    RuledOut,
+    Section,
+    Subject,
+    Verdict,
+)
 from netdiag.evidence import Run
 from netdiag.plan.model import Ticket
 from netdiag.report.attempts import Detection, detection
@@ -27,6 +38,7 @@ from netdiag.report.model import (
 from netdiag.report.places import place
 from netdiag.report.sanitize import cleaned
 from netdiag.report.technical import technical_details
+from netdiag.report.twins import Said, drawn_together
 from probes.model import MeasurementOutcome
 
 T = TypeVar("T")
@@ -324,25 +336,43 @@ def _next_steps(diagnosis: Diagnosis) -> tuple[str, ...]:
 
 
 def _ruled_out(diagnosis: Diagnosis, numbered: Numbers) -> Listing[Exclusion]:
+    def said(one: RuledOut) -> Said:
+        return Said(subject=one.subject, texts=(one.code, one.statement, one.smallest_fault))
+
     lines = (
         Exclusion(
-            code=one.code,
-            text=_sentence(_about(one.statement, one.subject)),
-            smallest_fault=_sentence(one.smallest_fault),
-            evidence=_cite(one.evidence, numbered),
+            code=group.first.code,
+            text=_also(_about(group.first.statement, group.first.subject), group.others),
+            smallest_fault=_sentence(group.first.smallest_fault),
+            evidence=_cite([name for one in group.members for name in one.evidence], numbered),
         )
-        for one in diagnosis.ruled_out
+        for group in drawn_together(diagnosis.ruled_out, said)
     )
     return _listing("Ruled Out", lines, "Nothing could be ruled out.")
 
 
 def _not_measured(diagnosis: Diagnosis) -> Listing[Gap]:
     """One line for all the questions that the same lack leaves open."""
-    lacks: dict[tuple[str, str], dict[str, None]] = {}
+    lacks: dict[tuple[str, str], list[NotMeasured]] = {}
     for one in diagnosis.not_measured:
-        lacks.setdefault((_about(one.statement, one.subject), one.remedy), {})[one.code] = None
-    gaps = (Gap(codes=tuple(codes), text=_sentence(text), remedy=remedy) for (text, remedy), codes in lacks.items())
+        lacks.setdefault((_about(one.statement, one.subject), one.remedy), []).append(one)
+
+    def said(lack: tuple[str, str]) -> Said:
+        return Said(subject=lacks[lack][0].subject, texts=(*_codes(lacks[lack]), *lack))
+
+    gaps = (
+        Gap(codes=_codes(lacks[group.first]), text=_also(group.first[0], group.others), remedy=group.first[1])
+        for group in drawn_together(tuple(lacks), said)
+    )
     return _listing("Not Measured", gaps, "Nothing that was asked for.")
+
+
+def _codes(ones: Iterable[NotMeasured]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(one.code for one in ones))
+
+
+def _also(text: str, others: Sequence[str]) -> str:
+    return f"{_sentence(text)} The same for {', '.join(others)}." if others else _sentence(text)
 
 
 def _about(statement: str, subject: Subject) -> str:

@@ -56,7 +56,7 @@ def step_text(step: Step) -> str:
 
 
 def exclusion_text(line: Exclusion) -> str:
-    return f"{line.code}: {line.text} Smallest fault that would have shown: {line.smallest_fault}"
+    return f"{line.code}: {line.text} Smallest visible fault: {line.smallest_fault}"
 
 
 def gap_text(gap: Gap) -> str:

@@ -251,7 +251,10 @@ def test_one_slow_connection_is_no_slow_database():
 
 def test_a_delay_with_retransmissions_is_loss():
     lossy = [ev.waterfall(phase_s=1.4, info=ev.tcp_info(total_retrans=2)) for _ in range(3)]
-    assert isinstance(only(SLOW, world(*lossy)), NotMeasured)
+    gap = only(SLOW, world(*lossy))
+    assert isinstance(gap, NotMeasured)
+    assert "None of 3 connections" in gap.statement
+    assert "was free of retransmissions" in gap.statement
 
 
 def test_a_single_connection_cannot_rule_slowness_out():

@@ -229,7 +229,7 @@ def _lossless(path: Path, basis: Loss, icmp: Loss | None) -> RuledOut:
         code=PACKET_LOSS,
         subject=path.subject,
         statement=f"Balancer {path.label} loses {basis.lost} of {basis.sent} packets.",
-        smallest_fault=f"Loss of more than {percent(basis.high)} at the balancer.",
+        smallest_fault=f"loss of more than {percent(basis.high)} at the balancer.",
         evidence=ids_of(basis, icmp),
     )
 
@@ -241,7 +241,7 @@ def _shared(path: Path, tcp: Loss, peers: tuple[Peer, ...], apart: Interval | No
         subject=path.subject,
         statement=f"Balancer {path.label} loses {tcp.shown}, and so does what lies beside it ({_shown(peers)}): it is "
         "the way that they share, not the balancer.",
-        smallest_fault=f"Loss at the balancer that is {bound}.",
+        smallest_fault=f"loss at the balancer that is {bound}.",
         evidence=ids_of(tcp, *(peer.loss for peer in peers)),
     )
 

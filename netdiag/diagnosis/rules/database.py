@@ -524,10 +524,12 @@ def _slow(case: Case, place: Place) -> Judgement:
     attempts = attempts_at(case, place)
     clean = tuple(a for a in attempts if _is_clean(a))
     slow = tuple(a for a in clean if _slow_phase(a))
-    if not clean:
+    answered = tuple(a for a in attempts if _is_answered(a))
+    if not answered:
         return open_question(SLOW, case, place, attempts, needs_login=False)
     if len(clean) < SLOW_ATTEMPTS:
-        text = f"Only {len(clean)} connection to {place.label} was free of retransmissions; it takes {SLOW_ATTEMPTS}."
+        few = f"{len(clean) or 'None'} of {len(answered)} connections to {place.label}"
+        text = f"{few} was free of retransmissions; it takes {SLOW_ATTEMPTS}."
         return NotMeasured(code=SLOW, subject=place.subject, statement=text, remedy=f"Run `{login_check(place)}`.")
     if len(slow) >= SLOW_ATTEMPTS:
         return _slow_finding(place, Sample(hits=slow, tested=clean))
@@ -546,8 +548,11 @@ def _is_clean(attempt: Attempt) -> bool:
     """Answered, with a round trip to compare with, and without a retransmission that would explain the delay."""
     info = attempt.waterfall.info
     retransmitted = info is not None and info.total_retrans > 0
-    answered = attempt.fate != LOCAL and any(attempt.passed(p) for p in Phase if p is not Phase.TCP)
-    return answered and attempt.waterfall.handshake.rtt_s is not None and not retransmitted
+    return _is_answered(attempt) and attempt.waterfall.handshake.rtt_s is not None and not retransmitted
+
+
+def _is_answered(attempt: Attempt) -> bool:
+    return attempt.fate != LOCAL and any(attempt.passed(p) for p in Phase if p is not Phase.TCP)
 
 
 def _slow_phase(attempt: Attempt) -> Phase | None:

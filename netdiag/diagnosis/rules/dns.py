@@ -191,7 +191,7 @@ def _up(resolver: Resolver, asked: tuple[DnsQuery, ...], replied: list[DnsQuery]
         subject=resolver.subject,
         statement=f"Resolver {resolver.address} answered {len(replied)} of {len(asked)} queries, "
         f"the median in {milliseconds(times[(len(times) - 1) // 2])}.",
-        smallest_fault=f"A resolver that leaves more than {_most_lost(lost, len(asked))} of queries unanswered.",
+        smallest_fault=f"a resolver that leaves more than {_most_lost(lost, len(asked))} of queries unanswered.",
         evidence=resolver.evidence,
     )
 
@@ -363,7 +363,7 @@ def _lost(resolver: Resolver) -> Judgement:
         code=LOST,
         subject=resolver.subject,
         statement=f"Resolver {resolver.address}: {len(lost)} of {len(asked)} UDP queries were left unanswered.",
-        smallest_fault=f"Loss of more than {_most_lost(len(lost), len(asked))} of queries or answers.",
+        smallest_fault=f"loss of more than {_most_lost(len(lost), len(asked))} of queries or answers.",
         evidence=resolver.evidence,
     )
 
@@ -446,7 +446,7 @@ def _errors(code: str, rcodes: frozenset[str], name: Name, view: View, alive: bo
             subject=subject,
             statement=f"None of {len(view.answered)} answers of {view.resolver} for {view.name} is "
             f"{' or '.join(sorted(rcodes)) if len(rcodes) == 1 else 'a refusal'}.",
-            smallest_fault=f"An error in more than {_most_lost(0, len(view.answered))} of its answers.",
+            smallest_fault=f"an error in more than {_most_lost(0, len(view.answered))} of its answers.",
             evidence=view.evidence,
         )
     return _error_finding(

@@ -192,7 +192,7 @@ def _reject(case: Case, place: Place) -> Judgement:
         return _reset_on_the_way(place, tries, forged)
     if not tries.count(Answer.OPEN, Answer.RESET):
         why = "a rejection whose ICMP does not come back looks like a drop" if tries.all_silent else "no filter was met"
-        text = f"{place.label} draws {tries.tally}: {why}."
+        text = f"Connection attempts to {place.label}: {tries.tally}; {why}."
         return _not_measured(REJECT, place, text, "Read the counters of the filters on the way.")
     return RuledOut(
         code=REJECT,

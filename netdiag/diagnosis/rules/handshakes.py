@@ -28,7 +28,7 @@ class Answer(StrEnum):
     RESET = "RST"
     REJECTED = "ICMP rejection"
     UNREACHABLE = "ICMP unreachable or no route"
-    SILENT = "silence"
+    SILENT = "unanswered"
     NOT_SENT = "not sent"
 
 
@@ -79,7 +79,7 @@ class Tries:
 
     @property
     def tally(self) -> str:
-        """``3 RST, 1 silence``, in the order of Answer."""
+        """``3 RST, 1 unanswered``, in the order of Answer."""
         counts = ((answer, self.count(answer)) for answer in Answer)
         return ", ".join(f"{count} {answer}" for answer, count in counts if count)
 

@@ -143,7 +143,7 @@ def _latency(case: Case, path: Path, baseline: Baseline, normal: float) -> Judge
         code=LATENCY,
         subject=subject,
         statement=f"RTT to {path.label}: {delays.shown}; baseline {milliseconds(normal)}.",
-        smallest_fault=f"A longer route that lifts the minimum RTT above {milliseconds(limit)}.",
+        smallest_fault=f"a longer route that lifts the minimum RTT above {milliseconds(limit)}.",
         evidence=delays.evidence,
     )
 
@@ -389,7 +389,7 @@ def _loss(path: Path, tcp: Loss | None, icmp: Loss | None, limit: float, place: 
         subject=path.subject,
         statement=f"{kind} packets to {path.label}: {basis.lost} of {basis.sent} lost."
         f"{_echo_note(icmp, limit) if basis is tcp else ''}",
-        smallest_fault=f"Loss of more than {percent(basis.high)} "
+        smallest_fault=f"loss of more than {percent(basis.high)} "
         f"({LEVEL:.0%} upper bound of {basis.lost} of {basis.sent}).",
         evidence=ids_of(basis, icmp),
     )

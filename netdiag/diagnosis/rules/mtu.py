@@ -141,13 +141,15 @@ def _why_open(told: Way | None) -> str:
 
 def _no_black_hole(told: Way) -> RuledOut:
     largest = told.known.largest_delivered
-    said = f" {told.known.signalled_by} names {told.known.signalled_mtu} bytes." if told.known.signalled_by else ""
+    said = (
+        f" {told.known.signalled_by} names {told.known.signalled_mtu or 0:,} bytes." if told.known.signalled_by else ""
+    )
     reason = f" {told.known.reason[0].upper()}{told.known.reason[1:]}." if told.known.reason else ""
     return RuledOut(
         code=BLACK_HOLE,
         subject=subject_of(told.path, told.direction),
-        statement=f"Packets of {largest} bytes {arrow(told.path, told.direction)} come through.{said}{reason}",
-        smallest_fault=f"Silent loss of packets of {largest} bytes or less, by their size alone.",
+        statement=f"Packets of {largest:,} bytes {arrow(told.path, told.direction)} come through.{said}{reason}",
+        smallest_fault=f"silent loss of packets of {largest:,} bytes or less, by their size alone.",
         evidence=(told.measurement.id,),
     )
 
@@ -207,7 +209,7 @@ def _trials(told: Way) -> str:
 def _last_word(known: DirectionMtu) -> str:
     if known.signalled_by is None:
         return ""
-    return f" ({known.signalled_by} named {known.signalled_mtu:,} bytes, and the loss is below that)"
+    return f" ({known.signalled_by} named {known.signalled_mtu or 0:,} bytes, and the loss is below that)"
 
 
 def _effect(told: Way) -> str:
@@ -273,9 +275,9 @@ def _fragmentation(case: Case, path: Path, told: Way | None) -> Judgement:
     return RuledOut(
         code=FRAGMENTATION,
         subject=subject_of(path, "to-target"),
-        statement=f"No router on the way to {path.label} names a limit below {normal or told.local_mtu} bytes; "
-        f"packets of {told.known.largest_delivered} bytes with DF arrive.",
-        smallest_fault=f"A limit below {told.known.largest_delivered} bytes that a router signals.",
+        statement=f"No router on the way to {path.label} names a limit below {normal or told.local_mtu or 0:,} bytes; "
+        f"packets of {told.known.largest_delivered:,} bytes with DF arrive.",
+        smallest_fault=f"a limit below {told.known.largest_delivered:,} bytes that a router signals.",
         evidence=(told.measurement.id,),
     )
 

@@ -137,16 +137,17 @@ def _overridden(name: Name) -> bool:
 
 def _name_exists(name: Name, told: list[View]) -> RuledOut:
     giving = [view for view in told if view.addresses]
-    known = (
-        f"{len(giving)} of {len(told)} resolvers that answered give addresses for it"
-        if giving
-        else f"this host resolves it without these answers ({_listed(name.system_addresses)})"
-    )
+    if giving and len(told) == 1:
+        known = "the one resolver that answered gives addresses for it"
+    elif giving:
+        known = f"{len(giving)} of {len(told)} resolvers that answered give addresses for it"
+    else:
+        known = f"this host resolves it without these answers ({_listed(name.system_addresses)})"
     return RuledOut(
         code=NXDOMAIN,
         subject=Subject(name=name.name),
         statement=f"{name.name} exists: {known}.",
-        smallest_fault="A name that every resolver asked denies.",
+        smallest_fault="a name that every resolver asked denies.",
         evidence=name.evidence,
     )
 
@@ -210,7 +211,7 @@ def _inconsistent(name: Name) -> Judgement:
         subject=Subject(name=name.name),
         statement=f"{len(told)} resolvers agree on {name.name}: "
         f"{_listed(having[0].addresses) if having else 'no address'}.",
-        smallest_fault="One resolver with an address that another does not give.",
+        smallest_fault="one resolver with an address that another does not give.",
         evidence=name.evidence,
     )
 
@@ -365,7 +366,7 @@ def _all_live(name: Name, port: int, subject: Subject, dialled: Dialled) -> Rule
         code=STALE,
         subject=subject,
         statement=f"Every address given for {name.name} accepts port {port}: {_listed(dialled.live)}.",
-        smallest_fault=f"One address that refuses more than {unseen_share(fewest)} of connections.",
+        smallest_fault=f"one address that refuses more than {unseen_share(fewest)} of connections.",
         evidence=tuple(sorted({*name.evidence, *dialled.evidence(*dialled.live)})),
     )
 

@@ -273,7 +273,7 @@ def _route_change(case: Case, route: Route) -> Judgement:
         code=CHANGE,
         subject=route.subject,
         statement=f"{figures}{_floor_told(floor, normal)}.",
-        smallest_fault="A route through one network more or other than these; a change inside one is not visible.",
+        smallest_fault="a route through one network more or other than these; a change inside one is not visible.",
         evidence=ids(route.readings),
     )
 
@@ -383,7 +383,7 @@ def _sessions(case: Case, routed: RouterReadings) -> Judgement:
         code=CHANGE,
         subject=routed.subject,
         statement=f"{routed.router.name}: {len(sessions) - len(down)} of {len(sessions)} BGP sessions stand.{idle}",
-        smallest_fault="One session of this router that is down when it is asked; routes that change inside one are not"
+        smallest_fault="one session of this router that is down when it is asked; routes that change inside one are not"
         " seen.",
         evidence=ids(routed.readings),
     )
@@ -460,7 +460,7 @@ def _path_flapping(case: Case, route: Route) -> Judgement:
         code=FLAPPING,
         subject=route.subject,
         statement=f"{_way(route)}: the same in {len(decided)} readings.",
-        smallest_fault=f"A route that is gone at one of {len(decided)} readings; shorter ones fall between them.",
+        smallest_fault=f"a route that is gone at one of {len(decided)} readings; shorter ones fall between them.",
         evidence=ids(route.readings),
     )
 
@@ -491,7 +491,7 @@ def _session_flapping(routed: RouterReadings) -> Judgement:
         code=FLAPPING,
         subject=routed.subject,
         statement=f"{routed.router.name}: no BGP session changed its state in {len(routed.readings)} readings.",
-        smallest_fault="A session that falls between the first reading and the last, and comes back: its time tells.",
+        smallest_fault="a session that falls between the first reading and the last, and comes back: its time tells.",
         evidence=ids(routed.readings),
     )
 
