@@ -29,6 +29,7 @@ from probes.routing import RoutingOptions
 
 MOST_ADDRESSES = 8  # of one name: enough for a balancer in every zone, few enough to stay polite
 LOSS_ATTEMPTS, LOSS_INTERVAL_S = 120, 0.2  # 24 s at most: an accident is told from loss, and the budget holds it
+LOSS_IN_FLIGHT = 5  # batches of a second each: a lost packet is known as such, and not as late, after four
 NAME_ROUNDS = 5  # of a name whose queries are lost in part: ten questions and more to each resolver
 RECHECK_S = 20.0  # for a backend's health check to fail as often as takes it out; its interval is cut to fit in
 ROUTE_S = 10.0  # between two walks of a path whose normal networks are known: a route that comes and goes
@@ -191,8 +192,8 @@ class _AddressChain:
 
     def _host_only(self, elapsed_s: float) -> Iterator[Request]:
         yield self._request("mtu", MtuOptions())
+        yield from self._suspected_icmp_loss()
         if self._done("mtu") and self._done("latency-icmp"):
-            yield from self._suspected_loss()
             if self._normal_route() and self._settings.icmp:
                 yield from self._route(elapsed_s)
             yield from self._sampling(elapsed_s)
@@ -208,6 +209,7 @@ class _AddressChain:
             yield self._request("path", PathOptions(), ordinal=2, port=control)
 
     def _open_port(self, elapsed_s: float) -> Iterator[Request]:
+        yield from self._suspected_icmp_loss()
         if self._database:
             yield self._request("database", self._database_options())
             if not self._done("database"):
@@ -218,8 +220,7 @@ class _AddressChain:
         yield self._request("mtu", self._mtu_options())
         if self._slower_than_baseline() or self._normal_route():  # beside the sizes: neither of them times anything
             yield from self._route(elapsed_s)
-        if not self._settings.icmp or self._done("latency-icmp"):
-            yield from self._suspected_loss()
+        yield from self._suspected_tcp_loss()
         if not self._done("mtu") or (self._settings.icmp and not self._done("latency-icmp")):
             return
         yield from self._sampling(elapsed_s)
@@ -257,12 +258,14 @@ class _AddressChain:
         here = {self._settings.vantage, self._plan.vantage.name, self._plan.vantage.region}
         return any(baseline.as_path and baseline.source in here for baseline in self._baselines())
 
-    def _suspected_loss(self) -> Iterator[Request]:
+    def _suspected_icmp_loss(self) -> Iterator[Request]:
         """A loss seen in passing is a question; the sequential verdict answers it."""
         only_icmp = self._compare and self._endpoint.port is None
         if (self._lossy("latency-icmp") or only_icmp) and self._answers("latency-icmp"):
             yield self._request("loss-icmp", self._loss_options("icmp"), probe="loss")
-        if self._endpoint.port is not None and (self._compare or self._lossy("latency-tcp") or self._retransmitted()):
+
+    def _suspected_tcp_loss(self) -> Iterator[Request]:
+        if self._compare or self._lossy("latency-tcp") or self._retransmitted():
             yield self._request("loss-tcp", self._loss_options("tcp"), probe="loss")
 
     def suspects_loss(self) -> bool:
@@ -273,7 +276,12 @@ class _AddressChain:
         normal = [b.loss for b in self._baselines() if b.loss is not None]
         question = max([LINK_LOSS, *normal])
         return LossOptions(
-            method=method, question=question, tolerated=None, count=LOSS_ATTEMPTS, interval_s=LOSS_INTERVAL_S
+            method=method,
+            question=question,
+            tolerated=None,
+            count=LOSS_ATTEMPTS,
+            interval_s=LOSS_INTERVAL_S,
+            in_flight=LOSS_IN_FLIGHT,
         )
 
     def _baselines(self) -> list[Baseline]:

@@ -11,9 +11,12 @@ Which test depends on what is taken for granted of the losses:
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
+
 from probes.contract import Context, Probe, ProbeUnavailable
 from probes.model import Target, value
-from probes.sampling import DEADLINE, LossCount, RttSample, Sampler, loss_count, packet_fates
+from probes.sampling import DEADLINE, LossCount, RttSample, Sampler, Series, loss_count, packet_fates
 from probes.stats.bursts import bursts, design_effect
 from probes.stats.intervals import Interval
 from probes.stats.markov import BurstyTest, bursty_sequence, transitions
@@ -32,6 +35,7 @@ class LossOptions:
     batch: int = 5  # attempts between two looks
     interval_s: float = 0.1  # between attempts
     timeout_s: float = 2.0
+    in_flight: int = 1  # batches that may wait for their answers at once; more: even pace, and as many too many sent
 
 
 @value
@@ -73,11 +77,15 @@ class LossStepper:
     2. The cap is reached: stop.
     3. A batch ended in attempts that the deadline kept back: stop.
     4. A batch had no packet that counts: more of them would not help: stop.
+
+    Batches may be asked for before earlier ones are told, and are told in the order in which they were asked for. What
+    is told after the stop is kept as measured and changes neither the answer nor the reason.
     """
 
     def __init__(self, options: LossOptions) -> None:
         self._options = options
         self._test = _test_of(options)
+        self._asked = 0
         self.samples: tuple[RttSample, ...] = ()
         self.stop_reason: str | None = None
 
@@ -86,12 +94,17 @@ class LossStepper:
         return self._test.answer if self._test else "undecided"
 
     def next(self) -> int | None:
-        if self.stop_reason is not None:
+        left = max(self._options.count, 1) - self._asked
+        if self.stop_reason is not None or left <= 0:
             return None
-        return max(1, min(self._options.batch, self._options.count - len(self.samples)))
+        size = max(1, min(self._options.batch, left))
+        self._asked += size
+        return size
 
     def tell(self, batch: tuple[RttSample, ...]) -> None:
         self.samples += batch
+        if self.stop_reason is not None:
+            return
         for fate in packet_fates(batch):
             if self._test:
                 self._test.tell(fate)
@@ -100,7 +113,7 @@ class LossStepper:
     def _stop(self, batch: tuple[RttSample, ...]) -> str | None:
         if self.answer != "undecided":
             return "answered"
-        if batch and batch[-1].failure == DEADLINE:
+        if _cut_short(batch):
             return "deadline"
         if not packet_fates(batch):
             return "nothing-counted"
@@ -127,6 +140,10 @@ class LossStepper:
             longest_run=runs.longest,
             design_effect=design_effect(fates),
         )
+
+
+def _cut_short(batch: tuple[RttSample, ...]) -> bool:
+    return bool(batch) and batch[-1].failure == DEADLINE
 
 
 def _test_of(options: LossOptions) -> LossTest | None:
@@ -158,9 +175,29 @@ async def measure(context: Context, target: Target, options: LossOptions) -> Los
         context, target, method=options.method, interval_s=options.interval_s, timeout_s=options.timeout_s
     )
     stepper = LossStepper(options)
-    while (size := stepper.next()) is not None:
-        stepper.tell((await sampler.take(size)).samples)
+    under_way: deque[asyncio.Task[Series]] = deque()
+    try:
+        async with asyncio.TaskGroup() as group:
+            while (size := stepper.next()) is not None:
+                under_way.append(group.create_task(sampler.take(size)))
+                await _tell_settled(stepper, under_way, sampler, options.in_flight)
+    except ExceptionGroup as failed:  # one batch's ProbeUnavailable is every batch's
+        raise failed.exceptions[0] from None
+    for task in under_way:
+        stepper.tell(task.result().samples)
     return stepper.result(sampler.address)
+
+
+async def _tell_settled(
+    stepper: LossStepper, under_way: deque[asyncio.Task[Series]], sampler: Sampler, in_flight: int
+) -> None:
+    """Once there is room for another batch and it is due. Where the deadline cuts a batch short, all are waited for."""
+    await asyncio.sleep(0)  # the batch begins, and with it the next one's due time is known
+    if in_flight > 1:
+        await sampler.due()
+    last = any(task.done() and _cut_short(task.result().samples) for task in under_way)
+    while under_way and (last or len(under_way) >= in_flight or under_way[0].done()):
+        stepper.tell((await under_way.popleft()).samples)
 
 
 PROBE = Probe(

@@ -199,10 +199,10 @@ def address_of(target: Target) -> str:
 class Sampler:
     """Takes attempts on one schedule: within a batch attempt i is due at t0 + i * interval, whatever became of others.
 
-    ``method`` is "tcp" (a handshake to the target's port) or "icmp" (an echo). A batch never starts before the one
-    before it has settled, and a delay of it is not made up for by haste. An attempt goes out only where its whole
-    timeout fits before the context's deadline; the rest are NOT_SENT, so that no answer is cut short and called
-    lost. The timeout itself is at most half of the time there was at the start.
+    ``method`` is "tcp" (a handshake to the target's port) or "icmp" (an echo). A batch is due an interval after the
+    last attempt of the one before, settled or not, and a delay is not made up for by haste. An attempt goes out only
+    where its whole timeout fits before the context's deadline; the rest are NOT_SENT, so that no answer is cut short
+    and called lost. The timeout itself is at most half of the time there was at the start.
     """
 
     def __init__(
@@ -223,10 +223,14 @@ class Sampler:
     async def take(self, count: int) -> Series:
         """The next ``count`` attempts, settled."""
         first, self._taken = self._taken, self._taken + count
-        await self._until(self._batch_due)
-        begin = self._context.clock.monotonic()
+        begin = max(self._batch_due, self._context.clock.monotonic())
         self._batch_due = begin + count * self._interval_s
+        await self._until(begin)
         return await (self._echoes(first, count) if self._method == "icmp" else self._handshakes(first, count, begin))
+
+    async def due(self) -> None:
+        """Wait until the next batch is due."""
+        await self._until(self._batch_due)
 
     async def _handshakes(self, first: int, count: int, begin: float) -> Series:
         due = [begin + self._jittered(ordinal) for ordinal in range(count)]

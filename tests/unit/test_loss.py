@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from dataclasses import replace
 from itertools import pairwise
@@ -115,6 +116,61 @@ async def test_batches_are_paced_as_one_series():
     sent = [s.sent_s for s in measured.samples]
     steps = [b - a for a, b in pairwise(sent)]
     assert all(step == pytest.approx(0.1) for step in steps)
+
+
+class Hesitant:
+    """Answers no request before it has seen ``count`` of them."""
+
+    def __init__(self, count: int) -> None:
+        self._missing, self._seen = count, asyncio.Event()
+
+    async def echo(self, request: EchoRequest) -> EchoSeries:
+        self._missing -= 1
+        if self._missing <= 0:
+            self._seen.set()
+        await self._seen.wait()
+        return LossyPath(1.0, seed=1)(request)
+
+
+async def test_batches_in_flight_wait_for_no_answers(monkeypatch):
+    network = ScriptedNetwork(FakeClock())
+    monkeypatch.setattr(network, "echo", Hesitant(3).echo)
+    measured = await measure(context(network), TARGET, replace(INDEPENDENT, in_flight=3))
+    assert (measured.answer, measured.stop_reason, measured.loss.lost) == ("above", "answered", 15)
+    assert [s.sequence for s in measured.samples] == list(range(15))
+
+
+async def test_batches_in_flight_keep_to_the_cap_and_to_the_deadline():
+    capped = await probe(0.05, seed=3, options=replace(ICMP, count=52, in_flight=4))
+    assert (capped.stop_reason, len(capped.samples)) == ("cap", 52)
+    short = await probe(0.0, seconds=6.0, options=replace(ICMP, in_flight=4))
+    assert (short.stop_reason, short.loss.lost) == ("deadline", 0)
+    assert 0 < short.loss.not_sent <= ICMP.batch
+
+
+async def test_what_comes_in_after_the_answer_does_not_change_it():
+    stepper = LossStepper(replace(INDEPENDENT, in_flight=2))
+    lost, answered = (
+        tuple(RttSample(sequence=n, sent_s=n * 0.1, outcome=outcome) for n in range(5))
+        for outcome in (Outcome.LOST, Outcome.ANSWERED)
+    )
+    assert (stepper.next(), stepper.next()) == (5, 5)
+    stepper.tell(lost)
+    assert stepper.next() is None
+    for _ in range(30):
+        stepper.tell(answered)
+    measured = stepper.result("192.0.2.10")
+    assert (measured.answer, measured.stop_reason, measured.loss.sent) == ("above", "answered", 155)
+
+
+async def test_a_probe_that_is_not_allowed_says_so_from_within_a_batch(monkeypatch):
+    async def refused(request: EchoRequest) -> EchoSeries:
+        raise ProbeUnavailable("no ICMP here")
+
+    network = ScriptedNetwork(FakeClock())
+    monkeypatch.setattr(network, "echo", refused)
+    with pytest.raises(ProbeUnavailable, match="no ICMP here"):
+        await measure(context(network), TARGET, ICMP)
 
 
 async def test_errors_alone_have_no_loss_ratio():
