@@ -93,8 +93,8 @@ def listener():
         (["run", "--vantage", "a\x1b[31m", "h"], "--vantage: must be printable"),
         (["run", "h:0"], "the port is not a number from 1 to 65535"),
         (["run", "h:1", "h:70000"], "target 2: the port is not a number"),
-        (["run", "--against", "/nonexistent", "h"], "/nonexistent: cannot be read (No such file or directory)"),
-        (["run", "--plan", "/nonexistent"], "/nonexistent: cannot be read (No such file or directory)"),
+        (["run", "--against", "/proc/nonexistent", "h"], "/proc/nonexistent: cannot be read (No such file or directory)"),
+        (["run", "--plan", "/proc/nonexistent"], "/proc/nonexistent: cannot be read (No such file or directory)"),
         (["run", "--output", "/proc/nonexistent/x", "h"], "--output /proc/nonexistent/x: cannot be written"),
         (["replay"], "Missing argument 'RUN.json'"),
         (["replay", "/etc"], "/etc: cannot be read (Is a directory)"),
@@ -106,7 +106,7 @@ def listener():
         (["probe", "database", "h:1", "--set", "password=x"], "--set password: a secret is not an argument"),
         (["explain", "db.port-colsed"], "no finding has the code 'db.port-colsed'"),
         (["plan"], "Missing command"),
-        (["plan", "check", "/nonexistent"], "cannot be read"),
+        (["plan", "check", "/proc/nonexistent"], "cannot be read"),
     ],
 )
 def test_bad_usage_is_status_3_one_line_and_no_output(arguments, message, capsys):
