@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from netdiag.diagnosis.rule import Rule
-from netdiag.diagnosis.rules import balancer, database, dns, firewall, health_checks, link, mtu, routing
+from netdiag.diagnosis.rules import balancer, database, dns, firewall, health_checks, host, link, mtu, routing
 
 RULES: tuple[Rule, ...] = (
     *dns.RULES,
     *firewall.RULES,
+    *host.RULES,
     *link.RULES,
     *routing.RULES,
     *mtu.RULES,

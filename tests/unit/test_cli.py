@@ -93,7 +93,10 @@ def listener():
         (["run", "--vantage", "a\x1b[31m", "h"], "--vantage: must be printable"),
         (["run", "h:0"], "the port is not a number from 1 to 65535"),
         (["run", "h:1", "h:70000"], "target 2: the port is not a number"),
-        (["run", "--against", "/proc/nonexistent", "h"], "/proc/nonexistent: cannot be read (No such file or directory)"),
+        (
+            ["run", "--against", "/proc/nonexistent", "h"],
+            "/proc/nonexistent: cannot be read (No such file or directory)",
+        ),
         (["run", "--plan", "/proc/nonexistent"], "/proc/nonexistent: cannot be read (No such file or directory)"),
         (["run", "--output", "/proc/nonexistent/x", "h"], "--output /proc/nonexistent/x: cannot be written"),
         (["replay"], "Missing argument 'RUN.json'"),

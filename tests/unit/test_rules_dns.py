@@ -11,7 +11,7 @@ from netdiag.diagnosis.finding import Finding, FindingRole, NotMeasured, RuledOu
 from netdiag.diagnosis.rules import dns
 from netdiag.diagnosis.rules.resolvers import stub_wait
 from probes.exchanges import ResolverConfig
-from probes.model import Outcome
+from probes.model import Failure, FailureKind, Outcome
 from tests.fakes.evidence import (
     assert_deterministic,
     assert_evidence_carries,
@@ -212,6 +212,17 @@ def test_any_set_of_dead_resolvers_is_named_exactly(seed):
 def test_one_lost_datagram_and_unsent_queries_are_no_verdict():
     for queries in ([query(outcome=Outcome.LOST)], same(outcome=Outcome.NOT_SENT)):
         assert isinstance(only("dns.resolver-down", case(resolved({FIRST: queries}, system=()))), NotMeasured)
+
+
+@pytest.mark.parametrize(("tcp", "verdict"), [(Outcome.LOST, NotMeasured), (Outcome.ANSWERED, RuledOut)])
+def test_what_this_hosts_own_filter_keeps_back_is_no_silence_of_a_resolver(tcp, verdict):
+    """EPERM for each datagram; a SYN that is dropped in the same place looks unanswered. A full connection table too."""
+    refused = Failure(kind=FailureKind.LOCAL, operation="send", errno="EPERM")
+    datagrams = [replace(q, failure=refused) for q in same(transports=("udp",), outcome=Outcome.NOT_SENT)]
+    queries = datagrams + same(transports=("tcp",), outcome=tcp)
+    assert isinstance(only("dns.resolver-down", case(resolved({FIRST: queries}, system=()))), verdict)
+    unfiltered = same(transports=("udp",), outcome=Outcome.NOT_SENT) + same(transports=("tcp",), outcome=Outcome.LOST)
+    assert isinstance(only("dns.resolver-down", case(resolved({FIRST: unfiltered}, system=()))), Finding)
 
 
 def test_a_resolver_is_judged_over_all_names():

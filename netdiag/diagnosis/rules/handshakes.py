@@ -109,7 +109,18 @@ def tries_at(evidence: Evidence, address: str | None, port: int) -> Tries:
     """What the run knows of one address and port; empty without an address."""
     if address is None:
         return Tries(tries=(), sources=())
-    found = [(m, t) for m, number, t in _every_try(evidence, address) if number == port]
+    return _tries((m, t) for m, number, t in _every_try(evidence, address) if number == port)
+
+
+def tries_beside(evidence: Evidence, address: str | None, port: int) -> Tries:
+    """The same of every other port of the address."""
+    if address is None:
+        return Tries(tries=(), sources=())
+    return _tries((m, t) for m, number, t in _every_try(evidence, address) if number != port)
+
+
+def _tries(found: Iterable[tuple[Measurement[Any], Try]]) -> Tries:
+    found = tuple(found)
     return Tries(tries=tuple(t for _, t in found), sources=tuple(sorted({m.source for m, _ in found if m.source})))
 
 

@@ -127,9 +127,17 @@ def _name(case: Case, name: str) -> Name | None:
 
 def _view(name: str, resolver: str, measurements: list[Measurement[NamesMeasurement]]) -> View:
     told = [m for m in measurements if m.data and resolver in m.data.resolvers]
-    queries = (query for m in told if m.data for query in m.data.queries if query.resolver == resolver)
-    sent = tuple(query for query in queries if query.outcome is not Outcome.NOT_SENT)
+    queries = tuple(query for m in told if m.data for query in m.data.queries if query.resolver == resolver)
+    filtered = any(query.failure is not None and query.failure.errno == "EPERM" for query in queries)
+    sent = tuple(query for query in queries if _left(query, filtered))
     return View(name=name, resolver=resolver, queries=sent, evidence=ids(told))
+
+
+def _left(query: DnsQuery, filtered: bool) -> bool:
+    """``filtered``: this host's own packet filter, or its full connection table, refused a datagram to the resolver. It
+    tells the sender of a datagram, and not that of a SYN: silence over TCP is then no word of the resolver's."""
+    kept_back = filtered and query.transport == "tcp" and query.outcome is Outcome.LOST
+    return query.outcome is not Outcome.NOT_SENT and not kept_back
 
 
 def by_resolver(found: Iterable[Name]) -> dict[str, tuple[View, ...]]:
