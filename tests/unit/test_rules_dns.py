@@ -216,7 +216,7 @@ def test_one_lost_datagram_and_unsent_queries_are_no_verdict():
 
 @pytest.mark.parametrize(("tcp", "verdict"), [(Outcome.LOST, NotMeasured), (Outcome.ANSWERED, RuledOut)])
 def test_what_this_hosts_own_filter_keeps_back_is_no_silence_of_a_resolver(tcp, verdict):
-    """EPERM for each datagram; a SYN that is dropped in the same place looks unanswered. A full connection table too."""
+    """EPERM for each datagram; a SYN that is dropped in the same place looks unanswered."""
     refused = Failure(kind=FailureKind.LOCAL, operation="send", errno="EPERM")
     datagrams = [replace(q, failure=refused) for q in same(transports=("udp",), outcome=Outcome.NOT_SENT)]
     queries = datagrams + same(transports=("tcp",), outcome=tcp)

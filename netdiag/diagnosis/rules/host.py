@@ -75,8 +75,8 @@ def _exhausted(place: Place, without: tuple[Try, ...], tried: tuple[Try, ...], s
                 owner="application",
                 horizon=Horizon.IMMEDIATE,
                 step=(
-                    "Close what holds connections without using them (a leaking pool), then let a pool keep connections "
-                    f"open instead of making one for each query; widen `{_RANGE}` if all are needed."
+                    "Close what holds connections without using them (a leaking pool), then let a pool keep "
+                    f"connections open instead of making one for each query; widen `{_RANGE}` if all are needed."
                 ),
                 check=place.command("ports"),
             ),
@@ -112,8 +112,8 @@ RULES = (
         code=PORTS,
         section=Section.INFRASTRUCTURE,
         fires=(
-            "a connect() to the service port ends in EADDRNOTAVAIL, and another attempt at the same address, to this or "
-            "to another port, does leave the host: the source address is there, the ports towards this one are gone."
+            "a connect() to the service port ends in EADDRNOTAVAIL, and another attempt at the same address, to this "
+            "or to another port, does leave the host: a source address is there, the ports towards this one are gone."
         ),
         quiet=(
             "every attempt leaves the host; or no attempt at the address leaves it: then it may have no source address "
