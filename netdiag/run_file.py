@@ -81,14 +81,22 @@ def decode(raw: bytes, source: str) -> Run:
     except msgspec.DecodeError as error:
         raise EvidenceError(f"{source}: not JSON: {error}") from None
     if not isinstance(saved, dict) or saved.get("schema") != SCHEMA:
-        found = saved.get("schema") if isinstance(saved, dict) else type(saved).__name__
-        raise EvidenceError(f'{source}: schema is {found!r}, wanted "{SCHEMA}": is this a run saved by netdiag?')
+        raise EvidenceError(f"{source}: {_not_a_run(saved)}")
     try:
         return _run_in(saved)
     except KeyError as error:
         raise EvidenceError(f"{source}: key {error} is missing") from None
     except (msgspec.ValidationError, TypeError, AttributeError) as error:
         raise EvidenceError(f"{source}: {error}") from None
+
+
+def _not_a_run(saved: Any) -> str:
+    schema = saved.get("schema") if isinstance(saved, dict) else None
+    if not isinstance(schema, str):
+        return f'no "schema" in it, wanted "{SCHEMA}": is this a run saved by netdiag?'
+    if schema.startswith(f"{SCHEMA.partition('/')[0]}/"):
+        return f'schema is "{schema}", this netdiag reads "{SCHEMA}": use the netdiag that saved it'
+    return f'schema is "{schema}", wanted "{SCHEMA}": is this a run saved by netdiag?'
 
 
 def _from_journal(raw: bytes) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from netdiag.cli.conclude import Conclusion, conclude
-from netdiag.cli.files import write_atomically
+from netdiag.cli.history import keep_run
 from netdiag.cli.journal import Journal
 from netdiag.cli.measure import measure
 from netdiag.cli.nagios import status_line
@@ -23,6 +23,7 @@ from netdiag.plan.model import Plan
 from netdiag.runner import RunSettings
 from probes.model import value
 
+KEPT_RUNS = 2000  # a week of checks every five minutes
 RESERVE = 0.3  # of the timeout: from the runner's deadline to the line printed; its grace periods are in it
 LARGEST_RESERVE_S = 3.0
 
@@ -34,7 +35,7 @@ class CheckArguments:
     timeout: str = "55s"
     quiet: bool = False
     watch: bool = False
-    keep: int = 200
+    keep: int = KEPT_RUNS
     rate: float | None = None
 
 
@@ -113,13 +114,10 @@ def _folder(name: str = "") -> Path:
 
 
 def _keep(conclusion: Conclusion, most: int) -> None:
-    """Save the run, then drop the oldest. A full disk costs the history, not the answer."""
+    """A full disk costs the history, not the answer."""
     if most < 1:
         return
     try:
-        folder = _folder("runs")
-        write_atomically(folder / f"{conclusion.run.run_id}.json", conclusion.document(), mode=0o600)
-        for old in sorted(folder.glob("*.json"))[:-most]:  # ids begin with the time
-            old.unlink(missing_ok=True)
+        keep_run(_folder("runs"), f"{conclusion.run.run_id}.json", conclusion.document(), most)
     except OSError as error:
         warn(f"the run was not kept: {error.strerror or error}")

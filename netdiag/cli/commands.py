@@ -198,7 +198,9 @@ def check(
     ] = "55s",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing when healthy, as cron likes it.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Sample on until the timeout, for rare faults.")] = False,
-    keep: Annotated[int, typer.Option(min=0, help="How many runs are kept in the state folder.")] = 200,
+    keep: Annotated[
+        int, typer.Option(min=0, help="How many runs are kept in the state folder, at most 256 MiB.")
+    ] = 2000,
     rate: Rate = None,
 ) -> int:
     """For cron and monitoring: one Nagios line with perfdata, and its exit status."""

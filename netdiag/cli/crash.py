@@ -11,6 +11,8 @@ import traceback
 
 from netdiag.paths import state_folder
 
+KEPT = 20  # newest: a defect under cron comes every minute
+
 
 def record(error: BaseException) -> str:
     """Write the crash file; what to tell the user about it."""
@@ -31,6 +33,8 @@ def _write(error: BaseException) -> str:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write("\n".join(_frames(error)) + "\n")
+    for old in sorted(folder.glob("crash-*.txt"))[:-KEPT]:
+        old.unlink(missing_ok=True)
     return str(path)
 
 

@@ -49,7 +49,11 @@ def status_text(run: Run, diagnosis: Diagnosis) -> str:
         why = diagnosis.not_measured[0].statement if diagnosis.not_measured else "nothing could be measured"
         return f"could not tell: {why}"
     endpoints, measured = len(run.plan.endpoints), len(run.evidence) - len(run.evidence.unmeasured())
-    return f"{endpoints} endpoint{'s' if endpoints != 1 else ''} healthy, {measured} measurements"
+    return f"{_count(endpoints, 'endpoint')} healthy, {_count(measured, 'measurement')}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 def perfdata(run: Run) -> Iterator[str]:

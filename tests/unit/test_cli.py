@@ -494,6 +494,11 @@ def test_a_defect_is_one_line_and_a_file_without_values(monkeypatch, tmp_path, c
     assert "RuntimeError" in text
     assert "in run_command" in text
     assert "C4nary" not in text + told.err
+    for day in range(40):
+        (tmp_path / "netdiag" / f"crash-20240101T0000{day}Z-1.txt").touch()
+    assert invoke(["run", "db"]) == 3
+    assert len(list((tmp_path / "netdiag").glob("crash-*"))) == 20
+    assert crash.exists()
     monkeypatch.setenv("XDG_STATE_HOME", "/proc/self")
     assert invoke(["run", "db", "--format", "json"]) == 3
     assert "no crash file could be written" in error_document(capsys.readouterr().out)["error"]

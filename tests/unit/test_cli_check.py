@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from netdiag.cli import check, conclude, nagios
+from netdiag.cli import check, conclude, history, nagios
 from netdiag.cli.main import invoke
 from netdiag.diagnosis.finding import Verdict
 from netdiag.plan.model import Endpoint, Plan
@@ -56,7 +58,7 @@ def verdict(monkeypatch):
 @pytest.mark.parametrize(
     ("wanted", "statements", "status", "text"),
     [
-        (Verdict.HEALTHY, (), 0, "1 endpoint healthy, 1 measurements"),
+        (Verdict.HEALTHY, (), 0, "1 endpoint healthy, 1 measurement"),
         (Verdict.DEGRADED, ("it is slow.",), 1, "db.port-closed: it is slow."),
         (Verdict.CRITICAL, ("it is dead.", "and more."), 2, "db.port-closed: it is dead. (and 1 more)"),
         (Verdict.UNKNOWN, (), 3, "could not tell: no name resolves"),
@@ -108,6 +110,42 @@ def test_the_run_is_kept_readable_by_its_owner_alone_and_the_oldest_are_dropped(
     assert json.loads(kept[0].read_bytes())["schema"] == "netdiag.run/1"
     assert kept[0].stat().st_mode & 0o777 == 0o600
     assert (state / "runs").stat().st_mode & 0o777 == 0o700
+
+
+def test_runs_are_dropped_until_their_size_is_allowed_and_the_newest_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(history, "LARGEST_HISTORY", 2500)
+    for number in range(5):
+        history.keep_run(tmp_path, f"2024012{number}T000000Z-a.json", b"x" * 1000, 100)
+    assert sorted(path.name[:8] for path in tmp_path.iterdir()) == ["20240123", "20240124"]
+    history.keep_run(tmp_path, "20240125T000000Z-a.json", b"x" * 9000, 100)
+    assert [path.name[:8] for path in tmp_path.iterdir()] == ["20240125"]
+
+
+def test_runs_of_a_clock_that_was_ahead_do_not_push_out_those_of_today(tmp_path):
+    for day in ("20990101", "20990102", "20240124", "20240125"):
+        history.keep_run(tmp_path, f"{day}T000000Z-a.json", b"x", 2)
+    assert sorted(path.name[:8] for path in tmp_path.iterdir()) == ["20240124", "20240125"]
+
+
+def test_what_a_killed_check_left_half_written_goes_and_what_is_being_written_stays(tmp_path):
+    for name, age in ((".20240124T000000Z-a.json.k2j3", 7200), (".20240125T000000Z-b.json.x1y2", 5)):
+        (tmp_path / name).write_bytes(b"half")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    history.keep_run(tmp_path, "20240125T000000Z-a.json", b"x", 9)
+    assert {path.name for path in tmp_path.iterdir()} == {".20240125T000000Z-b.json.x1y2", "20240125T000000Z-a.json"}
+
+
+def test_a_full_disk_still_forgets_the_oldest(tmp_path, monkeypatch):
+    for number in range(4):
+        history.keep_run(tmp_path, f"2024012{number}T000000Z-a.json", b"x", 9)
+
+    def full(*arguments, **more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(history, "write_atomically", full)
+    with pytest.raises(OSError, match="No space left"):
+        history.keep_run(tmp_path, "20240125T000000Z-a.json", b"x", 2)
+    assert sorted(path.name[:8] for path in tmp_path.iterdir()) == ["20240122", "20240123"]
 
 
 def test_a_state_folder_that_cannot_be_written_costs_the_history_only(verdict, capsys, monkeypatch):
