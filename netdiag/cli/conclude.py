@@ -35,12 +35,15 @@ class Conclusion:
         """The saved run, ``netdiag.run/1``."""
         return encode(self.run, self.diagnosis, self.report)
 
-    def rendered(self, form: str) -> str:
+    def rendered(self, form: str, width: int | None = None) -> str:
+        """``width``: of a terminal that shows the text; a file's and a pipe's is always the same."""
         from netdiag.report import markdown, text
 
         if form == Format.JSON:
             return self.document().decode()
-        return markdown.render(self.report) if form == Format.MARKDOWN else text.render(self.report)
+        return (
+            markdown.render(self.report) if form == Format.MARKDOWN else text.render(self.report, width or text.WIDTH)
+        )
 
     def summary(self) -> str:
         from netdiag.report.summary import five_lines

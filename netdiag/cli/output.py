@@ -10,6 +10,7 @@ from typing import IO, Any
 
 ERROR_SCHEMA = "netdiag.error/1"
 LONGEST_LINE = 500
+NARROWEST, WIDEST = 60, 110  # columns of a report; below 60 its figures would stand one under another
 
 OK, DEGRADED, CRITICAL, UNKNOWN = 0, 1, 2, 3
 STATUS = {"healthy": OK, "degraded": DEGRADED, "critical": CRITICAL, "unknown": UNKNOWN}
@@ -34,6 +35,15 @@ class OutputLost(UserError):
 def is_terminal(stream: IO[str] | None) -> bool:
     """False also for a stream that was closed before we started."""
     return stream is not None and stream.isatty()
+
+
+def terminal_width(stream: IO[str] | None) -> int | None:
+    """Columns to write in, between NARROWEST and the report's own width; None where ``stream`` is no terminal."""
+    if stream is None or not is_terminal(stream):
+        return None
+    stated = os.environ.get("COLUMNS", "")
+    columns = int(stated) if stated.isdecimal() and int(stated) else os.get_terminal_size(stream.fileno()).columns
+    return max(NARROWEST, min(columns or WIDEST, WIDEST))
 
 
 def emit(text: str) -> None:

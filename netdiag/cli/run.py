@@ -10,7 +10,7 @@ from netdiag.cli.conclude import Conclusion, Format, conclude
 from netdiag.cli.files import prepare_folder, read_whole, write_atomically
 from netdiag.cli.journal import Journal
 from netdiag.cli.measure import measure
-from netdiag.cli.output import UserError, emit, is_terminal, note, warn
+from netdiag.cli.output import UserError, emit, is_terminal, note, terminal_width, warn
 from netdiag.cli.progress import progress
 from netdiag.cli.targets import duration_option, plan_of, printable_option, rate_option
 from netdiag.evidence import EvidenceError, Run
@@ -95,10 +95,12 @@ def _write_files(conclusion: Conclusion, folder: Path) -> None:
 
 
 def _print(conclusion: Conclusion, form: Format) -> None:
-    emit(conclusion.rendered(form))
     if form == Format.JSON:
+        emit(conclusion.rendered(form))
         return
-    if is_terminal(sys.stdout):
+    width = terminal_width(sys.stdout)
+    emit(conclusion.rendered(form, width))
+    if width is not None:
         emit("\n" + conclusion.summary())
     elif is_terminal(sys.stderr):
         note(conclusion.summary())

@@ -384,6 +384,19 @@ def test_a_terminal_run_ends_with_five_lines():
 
 
 @pytest.mark.loopback
+@pytest.mark.parametrize(("columns", "width"), [("80", 80), ("40", 60), ("1000", 110), ("x", 110)])
+@pytest.mark.parametrize("form", ["text", "markdown"])
+def test_a_terminal_gets_lines_of_its_own_width(tmp_path, columns, width, form):
+    (tmp_path / "run.json").write_bytes(conclude.conclude(a_run()).document())
+    shown = on_a_terminal("replay", str(tmp_path / "run.json"), "--format", form, environ={"COLUMNS": columns})
+    piped = command("replay", str(tmp_path / "run.json"), "--format", form, env=os.environ | {"COLUMNS": columns})
+    report = shown.replace("\r\n", "\n").rpartition("\n\nVerdict: ")[0]
+    assert sorted(report.split()) == sorted(piped.stdout.split())
+    if form == "text":
+        longest = max(len(line) for line in report.partition("\nEvidence:\n")[0].splitlines())
+        assert width - 15 < longest <= width
+
+
 def test_no_color_leaves_no_colour_on_a_terminal():
     shown = on_a_terminal("run", "127.0.0.1:1", "--quick", environ={"TERM": "xterm-256color", "NO_COLOR": "1"})
     assert "measured" in shown  # the progress line was there

@@ -101,6 +101,16 @@ def test_only_commands_and_heads_of_evidence_are_wider_than_a_page(name):
     assert max(len(line) for line in body.splitlines()) <= 110
 
 
+@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("width", [60, 80, 110])
+def test_a_narrower_page_says_the_same_words(name, width):
+    report = compile_report(*WORLDS[name]())
+    narrow = text.render(report, width)
+    assert sorted(narrow.split()) == sorted(text.render(report).split())
+    body = narrow.partition("\nEvidence:\n")[0]
+    assert max(len(line) for line in body.splitlines() if len(line.split()) > 1) <= max(width, len(report.title))
+
+
 def test_consequences_are_folded_once_under_their_cause():
     report = compile_report(*worlds.critical())
     infrastructure, configuration, database = report.root_causes
