@@ -18,7 +18,7 @@ from netdiag.cli.measure import measure
 from netdiag.cli.nagios import status_line
 from netdiag.cli.output import OK, UNKNOWN, UserError, emit, warn
 from netdiag.cli.targets import duration_option, plan_of, rate_option
-from netdiag.paths import state_folder
+from netdiag.paths import own_state_folder
 from netdiag.plan.model import Plan
 from netdiag.runner import RunSettings
 from probes.model import value
@@ -43,24 +43,26 @@ def check_command(arguments: CheckArguments) -> int:
     timeout = duration_option(arguments.timeout, "--timeout") or 55.0
     with _alarm(timeout):
         plan = plan_of(arguments.targets, arguments.plan)
-        for warning in plan.warnings:
-            warn(warning)
-        with _lock(_identity(plan)) as alone:
+        warnings = list(plan.warnings)
+        with _lock(_identity(plan), warnings) as alone:
             if not alone:
                 raise UserError("another netdiag check of the same targets is still running; this one leaves")
-            return _check(plan, arguments, timeout)
+            conclusion = _check(plan, arguments, timeout, warnings)
+    if not (arguments.quiet and conclusion.status == OK):
+        for warning in warnings:
+            warn(warning)
+        emit(status_line(conclusion.run, conclusion.diagnosis))
+    return conclusion.status
 
 
-def _check(plan: Plan, arguments: CheckArguments, timeout: float) -> int:
+def _check(plan: Plan, arguments: CheckArguments, timeout: float, warnings: list[str]) -> Conclusion:
     reserve = min(LARGEST_RESERVE_S, timeout * RESERVE)
     budget = min(timeout - reserve, plan.limits.budget) if arguments.plan else timeout - reserve
     settings = RunSettings(quick=not arguments.watch, budget_s=budget, packets_per_second=rate_option(arguments.rate))
     with Journal() as journal:
         conclusion = conclude(measure(plan, settings, journal))
-        _keep(conclusion, arguments.keep)
-    if not (arguments.quiet and conclusion.status == OK):
-        emit(status_line(conclusion.run, conclusion.diagnosis))
-    return conclusion.status
+        _keep(conclusion, arguments.keep, warnings)
+    return conclusion
 
 
 @contextlib.contextmanager
@@ -88,12 +90,12 @@ def _identity(plan: Plan) -> str:
 
 
 @contextlib.contextmanager
-def _lock(identity: str) -> Iterator[bool]:
+def _lock(identity: str, warnings: list[str]) -> Iterator[bool]:
     """True while this process is alone with ``identity``. The kernel lets go of the lock when the process ends."""
     try:
-        descriptor = os.open(_folder() / f"check-{identity}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(_lock_file(identity), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        warn(f"no lock: the state folder cannot be written ({error.strerror or error})")
+        warnings.append(f"no lock: the state folder cannot be written ({error.strerror or error})")
         yield True
         return
     try:
@@ -107,17 +109,16 @@ def _lock(identity: str) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def _folder(name: str = "") -> Path:
-    folder = state_folder(os.environ) / name
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder
+def _lock_file(identity: str) -> Path:
+    return own_state_folder(os.environ) / f"check-{identity}.lock"
 
 
-def _keep(conclusion: Conclusion, most: int) -> None:
+def _keep(conclusion: Conclusion, most: int, warnings: list[str]) -> None:
     """A full disk costs the history, not the answer."""
     if most < 1:
         return
     try:
-        keep_run(_folder("runs"), f"{conclusion.run.run_id}.json", conclusion.document(), most)
+        folder = own_state_folder(os.environ, "runs")
+        keep_run(folder, f"{conclusion.run.run_id}.json", conclusion.document(), most)
     except OSError as error:
-        warn(f"the run was not kept: {error.strerror or error}")
+        warnings.append(f"the run was not kept: {error.strerror or error}")

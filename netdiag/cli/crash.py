@@ -9,7 +9,7 @@ import datetime as dt
 import os
 import traceback
 
-from netdiag.paths import state_folder
+from netdiag.paths import own_state_folder
 
 KEPT = 20  # newest: a defect under cron comes every minute
 
@@ -27,8 +27,7 @@ def record(error: BaseException) -> str:
 
 
 def _write(error: BaseException) -> str:
-    folder = state_folder(os.environ)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = own_state_folder(os.environ)
     path = folder / f"crash-{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}.txt"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:

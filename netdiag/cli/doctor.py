@@ -16,6 +16,7 @@ from probes.model import Outcome, value
 
 SCHEMA = "netdiag.doctor/1"
 LOOPBACK = "127.0.0.1"
+_LOOPBACK_UP = "ip link set lo up"
 FEW_PORTS = 4096  # ephemeral ports; fewer are used up by a busy application
 FEW_DESCRIPTORS = 1024
 
@@ -94,7 +95,9 @@ async def _error_queue(network: Network) -> Ability:
         able=reply.outcome is Outcome.REFUSED and icmp is not None,
         found=told,
         loss="who rejects a packet, the hops of a path and signalled MTUs stay unknown",
-        grant="let ICMP in on lo: nft list ruleset; a sandbox such as gVisor may not have it at all",
+        grant=_LOOPBACK_UP
+        if reply.outcome is Outcome.UNREACHABLE
+        else "let ICMP in on lo: nft list ruleset; a sandbox such as gVisor may not have it at all",
     )
 
 
@@ -115,7 +118,7 @@ async def _tcp_info(network: Network) -> Ability:
         able=not missing,
         found=f"handshake {handshake.outcome}; " + (f"missing: {', '.join(missing)}" if missing else "every field"),
         loss="retransmissions and the kernel's round-trip times are not told, or coarser",
-        grant="a newer kernel; nothing to set",
+        grant=_LOOPBACK_UP if handshake.outcome is Outcome.UNREACHABLE else "a newer kernel; nothing to set",
     )
 
 

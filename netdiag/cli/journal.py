@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from netdiag.paths import state_folder
+from netdiag.paths import own_state_folder
 from netdiag.run_file import journal_entry, journal_header
 from netdiag.runner import Event, MeasurementFinished, Started
 
@@ -49,8 +49,8 @@ class Journal:
                 self.path.unlink(missing_ok=True)
 
     def _begin(self, event: Started) -> None:
-        folder = self._folder or state_folder(os.environ) / "journal"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder = self._folder or own_state_folder(os.environ, "journal")
+        folder.mkdir(parents=True, exist_ok=True)
         if self._folder is None:
             _forget_old(folder)
         self.path = folder / f"{event.run.run_id}.jsonl"

@@ -23,7 +23,7 @@ def measurement_lines(measurement: Measurement[Any]) -> Iterator[str]:
 
 
 def _fields(fields: dict[str, Any], indent: str) -> Iterator[str]:
-    for name, item in fields.items():
+    for name, item in sorted(fields.items(), key=lambda field: _is_table(field[1])):  # what is summed up goes first
         if isinstance(item, dict):
             yield f"{indent}{name}:"
             yield from _fields(item, indent + "  ")

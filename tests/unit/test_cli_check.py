@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from netdiag import paths
 from netdiag.cli import check, conclude, history, nagios
 from netdiag.cli.main import invoke
 from netdiag.diagnosis.finding import Verdict
@@ -181,7 +182,7 @@ def test_what_cannot_be_checked_is_unknown_on_one_line(capsys, monkeypatch, argu
 
 def test_a_second_check_of_the_same_targets_says_so_and_leaves(verdict, capsys):
     verdict(Verdict.HEALTHY)
-    with check._lock(check._identity(Plan(endpoints=(ENDPOINT,)))) as alone:
+    with check._lock(check._identity(Plan(endpoints=(ENDPOINT,))), []) as alone:
         assert alone
         assert invoke(["check", "db:5432"]) == 3
         assert "another netdiag check of the same targets is still running" in capsys.readouterr().out
@@ -233,3 +234,50 @@ def test_no_home_at_all_uses_the_user_database(monkeypatch):
     assert state_folder({}) == home_folder({}) / ".local/state/netdiag"
     monkeypatch.setenv("XDG_STATE_HOME", "relative")
     assert state_folder({}) == home_folder({}) / ".local/state/netdiag"
+
+
+@pytest.fixture
+def shared(tmp_path, monkeypatch) -> Path:
+    """In the place of /var/tmp, for a user whose home does not exist."""
+    monkeypatch.setattr(paths, "SHARED", tmp_path)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/nonexistent")
+    return tmp_path / f"netdiag-{os.getuid()}"
+
+
+def test_a_user_without_a_home_keeps_runs_in_a_folder_of_its_own(verdict, shared, capsys):
+    verdict(Verdict.HEALTHY)
+    assert invoke(["check", "db"]) == 0
+    assert capsys.readouterr().err == ""
+    assert len(list((shared / "runs").iterdir())) == 1
+    assert shared.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("trap", ["link", "open to others"])
+def test_a_folder_that_somebody_else_laid_out_is_not_used(verdict, shared, tmp_path, capsys, trap):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    if trap == "link":
+        shared.symlink_to(elsewhere)
+    else:
+        shared.mkdir()
+        shared.chmod(0o777)
+    verdict(Verdict.HEALTHY)
+    assert invoke(["check", "db"]) == 0
+    told = capsys.readouterr()
+    assert "is not this user's alone" in told.err
+    assert parse_plugin_line(told.out)[0] == 0
+    assert list(elsewhere.iterdir()) == []
+    assert list(shared.iterdir()) == []
+
+
+def test_quiet_is_silent_about_warnings_too_until_there_is_news(verdict, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", "/proc/self")
+    verdict(Verdict.HEALTHY)
+    assert invoke(["check", "-q", "db"]) == 0
+    assert capsys.readouterr() == ("", "")
+    verdict(Verdict.CRITICAL, "it is dead.")
+    assert invoke(["check", "-q", "db"]) == 2
+    told = capsys.readouterr()
+    assert "the run was not kept" in told.err
+    assert parse_plugin_line(told.out)[0] == 2
