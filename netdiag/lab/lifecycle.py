@@ -146,4 +146,4 @@ def _remove_if_empty(folder: Path) -> None:
 def require_root() -> None:
     """Or its capabilities in a user namespace. Raises LabError for anybody else."""
     if not rootless.may_make_namespaces():
-        raise LabError("the lab makes network namespaces: run it as root; `netdiag lab doctor` tells more")
+        raise LabError("a lab that stays up needs root; `netdiag lab run NAME` may go without")

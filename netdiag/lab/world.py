@@ -154,6 +154,7 @@ class World:
     @classmethod
     def clean(cls, state_dir: Path = DEFAULT_STATE_DIR) -> None:
         """Remove whatever world there is or was; nothing happens where there is none. Raises LabError."""
+        lifecycle.require_root()
         with lifecycle.locked(state_dir):
             lifecycle.tear_down(state_dir)
 
