@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -116,7 +117,8 @@ def inject_fault(name: Name, seed: Seed = None, state: State = None) -> int:
             trial.end(world)
             raise
     emit(f"{scenario.title}. Seed {chosen}: {_drawn(dict(incident.drawn))}.")
-    emit("Diagnose it: netdiag lab shell app netdiag run --plan " + str(trial.write_plan(world, scenario)))
+    where = f"--state {shlex.quote(str(world.state_dir))} " if state is not None else ""
+    emit(f"Diagnose it: netdiag lab shell {where}app netdiag run --plan {trial.write_plan(world, scenario)}")
     return OK
 
 
@@ -252,11 +254,28 @@ def _lab_errors() -> Iterator[None]:
     from netdiag.lab.scenario import ScenarioError
 
     try:
-        yield
+        with _ended_in_order():
+            yield
     except ScenarioError as error:
         raise UserError(str(error), "`netdiag lab list` shows the scenarios") from None
     except (LabError, OSError) as error:
         raise UserError(" ".join(str(error).split()), "`netdiag lab doctor` tells what is missing") from None
+
+
+@contextlib.contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a command as Ctrl-C does: what it brought up goes down. nohup's SIG_IGN stays."""
+    import signal
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

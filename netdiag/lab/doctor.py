@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 
+from netdiag.lab import rootless
 from netdiag.lab.postgres import debian_binaries
 from probes.model import value
 
@@ -68,22 +69,25 @@ def _postgresql() -> Need:
 
 def _namespaces() -> Need:
     """Root makes them; anybody else only inside a user namespace, where the kernel allows that."""
-    words = (
-        ["unshare", "--net", "true"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--net", "true"]
-    )
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if os.geteuid() == 0:
-        found = "root" if done.returncode == 0 else f"root, and still refused: {done.stderr.strip()}"
-        return Need(name="network namespaces", met=done.returncode == 0, found=found, remedy="CAP_SYS_ADMIN")
-    found = f"uid {os.geteuid()}; a user namespace is {'allowed' if done.returncode == 0 else 'refused'}"
-    if done.returncode != 0:
-        found += f" ({done.stderr.strip()})"
-    return Need(name="network namespaces", met=False, found=found, remedy="sudo netdiag lab ...")
+    name = "network namespaces"
+    if rootless.may_make_namespaces():
+        done = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True, check=False)
+        found = "allowed" if done.returncode == 0 else f"refused: {done.stderr.strip()}"
+        return Need(name=name, met=done.returncode == 0, found=found, remedy="CAP_SYS_ADMIN")
+    refused = rootless.refusal()
+    found = f"uid {os.geteuid()}: in a user namespace, by `netdiag lab run` alone"
+    if refused:
+        found = f"uid {os.geteuid()}; a user namespace is refused ({refused})"
+    return Need(name=name, met=refused is None, found=found, remedy="sudo netdiag lab ...")
 
 
 def _packet_sockets() -> Need:
+    """The emulators' own. In a user namespace they come with the network namespace."""
     import socket
 
+    if not rootless.may_make_namespaces():
+        found = rootless.refusal()
+        return Need(name="packet sockets", met=found is None, found=found or "with the namespace", remedy="CAP_NET_RAW")
     try:
         socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close()
     except OSError as error:

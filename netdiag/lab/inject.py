@@ -20,6 +20,7 @@ from netdiag.lab.emulator import BOTH, LEFT_TO_RIGHT, RIGHT_TO_LEFT, LinkSetting
 from netdiag.lab.errors import LabError
 from netdiag.lab.lifecycle import TLS, certificate_names
 from netdiag.lab.names import DATABASE, DATABASE_PORT, DOMAIN, ROLE
+from netdiag.lab.patience import wait_while
 from netdiag.lab.postgres import TlsFiles
 from netdiag.lab.services.haproxy import BALANCER
 from netdiag.lab.topology import Family
@@ -64,13 +65,9 @@ class Stage:
 
     def await_props(self) -> None:
         """Raises LabError with what one said instead of ready."""
-        end = time.monotonic() + READY_S
-        for log in self.props:
-            while "ready\n" not in log.read_text():
-                if time.monotonic() > end:
-                    said = log.read_text().strip().splitlines()
-                    raise LabError(f"{log.stem}: not ready: {said[-1] if said else 'it said nothing'}")
-                time.sleep(0.05)
+        if late := wait_while(lambda: [log for log in self.props if "ready\n" not in log.read_text()], READY_S):
+            said = late[0].read_text().strip().splitlines()
+            raise LabError(f"{late[0].stem}: not ready: {said[-1] if said else 'it said nothing'}")
 
     def filter(self) -> None:
         for host, chains in self.rules.items():

@@ -9,7 +9,6 @@ import secrets
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +19,7 @@ from netdiag.lab.certificates import Authority
 from netdiag.lab.errors import LabError
 from netdiag.lab.journal import Journal
 from netdiag.lab.names import DATABASE_PORT, ROLE, domain_name
+from netdiag.lab.patience import insist, wait_while
 from netdiag.lab.processes import NETNS
 from netdiag.lab.services import catalogue, postgres
 from netdiag.lab.services.postgres import PRIMARY, REPLICA, Passwords
@@ -31,7 +31,6 @@ TLS = "tls"
 SECRETS = "passwords.json"
 _PATIENCE_S = 20.0
 _MAKERS = frozenset({"initdb", "pg_basebackup", "postgres", "pg_ctl", "setpriv"})  # of a database's files
-_POLL_S = 0.05
 
 
 @contextlib.contextmanager
@@ -119,23 +118,24 @@ def tear_down(state_dir: Path) -> None:
 
 def _remove_tree(folder: Path) -> None:
     """Again and again: what a killed owner had begun (initdb's own children) may still put files there for a moment."""
-    end = time.monotonic() + _PATIENCE_S
-    while folder.exists():
-        try:
-            shutil.rmtree(folder)
-        except OSError as error:
-            if time.monotonic() > end:
-                raise LabError(f"{folder} stays: {error}") from None
-            time.sleep(_POLL_S)
+    try:
+        insist(lambda: shutil.rmtree(folder) if folder.exists() else None, _PATIENCE_S)
+    except OSError as error:
+        raise LabError(f"{folder} stays: {error}") from None
 
 
 def _delete_namespace(name: str) -> None:
     """Again and again: the kernel says EBUSY for a moment after the last process has gone."""
-    end = time.monotonic() + _PATIENCE_S
-    while (NETNS / name).exists():
-        done = subprocess.run(["ip", "netns", "del", name], capture_output=True, text=True, check=False)
-        if done.returncode and time.monotonic() > end:
-            raise LabError(f"namespace {name} stays: {done.stderr.strip()}")
+    if said := wait_while(lambda: _refusal_to_delete(name), _PATIENCE_S, every_s=0.01):
+        raise LabError(f"namespace {name} stays: {said}")
+
+
+def _refusal_to_delete(name: str) -> str:
+    """What ip says; empty once the namespace is gone."""
+    if not (NETNS / name).exists():
+        return ""
+    done = subprocess.run(["ip", "netns", "del", name], capture_output=True, text=True, check=False)
+    return done.stderr.strip() or "it is still there" if (NETNS / name).exists() else ""
 
 
 def _remove_if_empty(folder: Path) -> None:
@@ -146,4 +146,4 @@ def _remove_if_empty(folder: Path) -> None:
 def require_root() -> None:
     """Or its capabilities in a user namespace. Raises LabError for anybody else."""
     if not rootless.may_make_namespaces():
-        raise LabError("the lab makes network namespaces: run it as root; `netdiag lab doctor` tells more")
+        raise LabError("a lab that stays up needs root; `netdiag lab run NAME` may go without")

@@ -19,7 +19,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,6 +27,8 @@ from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from netdiag.lab.patience import wait_while
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -243,13 +244,11 @@ def _start(
 
 def _await_ready(server: Server) -> None:
     """Its own log tells without a connection that would show in it."""
-    end = time.monotonic() + PATIENCE_S
-    while READY not in server.log_text():
-        if server.process.poll() is not None or time.monotonic() > end:
-            text = server.log_text()
-            server.stop()
-            raise RuntimeError(f"PostgreSQL did not start:\n{text}")
-        time.sleep(0.02)
+    wait_while(lambda: server.process.poll() is None and READY not in server.log_text(), PATIENCE_S, every_s=0.02)
+    if server.process.poll() is not None or READY not in server.log_text():
+        text = server.log_text()
+        server.stop()
+        raise RuntimeError(f"PostgreSQL did not start:\n{text}")
 
 
 def _install_tls(data: Path, tls: TlsFiles) -> dict[str, str]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from netdiag.lab.patience import wait_while
 from probes.model import value
 
 NETNS = Path("/var/run/netns")
@@ -32,12 +33,7 @@ class ProcessId:
 
     def wait(self, timeout_s: float) -> bool:
         """Whether it ended in time."""
-        end = time.monotonic() + timeout_s
-        while self.is_alive():
-            if time.monotonic() > end:
-                return False
-            time.sleep(POLL_S)
-        return True
+        return not wait_while(self.is_alive, timeout_s, POLL_S)
 
 
 def identify(pid: int) -> ProcessId | None:

@@ -44,7 +44,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -61,6 +60,7 @@ from netdiag.lab.hosts import LabHost
 from netdiag.lab.journal import Journal, Recorded
 from netdiag.lab.lifecycle import DEFAULT_STATE_DIR
 from netdiag.lab.names import domain_name, namespace, new_world_id
+from netdiag.lab.patience import wait_while
 from netdiag.lab.postgres import TlsFiles
 from netdiag.lab.services import bird, catalogue, links, postgres
 from netdiag.lab.services.haproxy import BALANCER, servers_up
@@ -154,6 +154,7 @@ class World:
     @classmethod
     def clean(cls, state_dir: Path = DEFAULT_STATE_DIR) -> None:
         """Remove whatever world there is or was; nothing happens where there is none. Raises LabError."""
+        lifecycle.require_root()
         with lifecycle.locked(state_dir):
             lifecycle.tear_down(state_dir)
 
@@ -261,11 +262,8 @@ class World:
         """
         for service in self.services.values():
             service.wait_ready()
-        deadline = time.monotonic() + timeout_s
-        while missing := list(self._unsettled()):
-            if time.monotonic() > deadline:
-                raise LabError(f"after {timeout_s:g} s still: {'; '.join(missing)}")
-            time.sleep(0.05)
+        if missing := wait_while(lambda: list(self._unsettled()), timeout_s):
+            raise LabError(f"after {timeout_s:g} s still: {'; '.join(missing)}")
 
     def _unsettled(self) -> Iterator[str]:
         for router in (host.name for host in self.topology.hosts if host.asn is not None):
@@ -322,11 +320,11 @@ class World:
 
     def _verify(self) -> None:
         expected = pristine.load(self.state_dir)
-        deadline = time.monotonic() + SETTLE_S
-        while found := list(pristine.differences(expected, pristine.observe(self.hosts.values()))):
-            if time.monotonic() > deadline:
-                raise LabError(f"not pristine: {'; '.join(found)}")
-            time.sleep(0.2)
+        if found := wait_while(lambda: self._differences(expected), SETTLE_S, every_s=0.2):
+            raise LabError(f"not pristine: {'; '.join(found)}")
+
+    def _differences(self, expected: pristine.State) -> list[str]:
+        return list(pristine.differences(expected, pristine.observe(self.hosts.values())))
 
     def bird_control(self, router: str) -> Path:
         """BIRD's control socket of a router; reached from any namespace."""

@@ -33,12 +33,18 @@ def test_an_ordinary_user_brings_the_lab_up_breaks_and_mends_it():
     python = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"  # one that every user may execute
     if not Path(python).exists():
         pytest.skip(f"needs {python}, for this interpreter may be out of another user's reach")
-    packages = f"{sysconfig.get_paths()['purelib']}:{ROOT}"
-    environment = {"PATH": os.environ["PATH"], "HOME": "/tmp", "PYTHONPATH": packages, "PYTHONDONTWRITEBYTECODE": "1"}
-    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]
-    command = [*nobody, python, "-c", OUTSIDE, python, "-c", INSIDE]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd="/", check=False)
+    done = as_nobody(python, "-c", OUTSIDE, python, "-c", INSIDE)
     assert (done.returncode, done.stderr) == (0, "")
     refused, world, *said = done.stdout.split()
     assert (refused, said) == ("None", ["65534", "t", "1", "0"])
     assert world not in subprocess.check_output(["ip", "netns"], text=True)
+    doctor = as_nobody(python, "-m", "netdiag", "lab", "doctor")
+    assert (doctor.returncode, doctor.stderr) == (0, "")
+    assert "in a user namespace, by `netdiag lab run` alone" in doctor.stdout
+
+
+def as_nobody(*command: str) -> subprocess.CompletedProcess[str]:
+    packages = f"{sysconfig.get_paths()['purelib']}:{ROOT}"
+    environment = {"PATH": os.environ["PATH"], "HOME": "/tmp", "PYTHONPATH": packages, "PYTHONDONTWRITEBYTECODE": "1"}
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]
+    return subprocess.run([*nobody, *command], capture_output=True, text=True, env=environment, cwd="/", check=False)

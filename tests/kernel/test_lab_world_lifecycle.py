@@ -57,6 +57,14 @@ def world_id(place: Path) -> str:
     return str(json.loads((place / "world.jsonl").read_text().splitlines()[0])["world"])
 
 
+def await_begun(place: Path, process: subprocess.Popen[str]) -> None:
+    """Until the first line of the state file is whole: a file is there before its text."""
+    journal = place / "world.jsonl"
+    while not (journal.exists() and journal.read_text().endswith("\n")):
+        assert process.poll() is None
+        time.sleep(0.01)
+
+
 def left_of(identity: str, place: Path) -> list[str]:
     namespaces = [line.split()[0] for line in subprocess.check_output(["ip", "netns"], text=True).splitlines() if line]
     found = [name for name in namespaces if name.startswith(identity)]
@@ -88,8 +96,7 @@ def test_killed_while_it_comes_up(place):
     for _ in range(3):
         process = owner(place, detached=draw.choice([True, False]))
         try:
-            while not (place / "world.jsonl").exists():
-                time.sleep(0.01)
+            await_begun(place, process)
             time.sleep(draw.uniform(0.0, 4.0))
             identity = world_id(place)
         finally:
@@ -97,6 +104,20 @@ def test_killed_while_it_comes_up(place):
             process.wait()
         World.clean(place)
         assert left_of(identity, place) == []
+
+
+def test_a_command_that_is_told_to_end_takes_its_world_down(place):
+    seed = random.SystemRandom().randrange(10**6)
+    sys.stdout.write(f"seed {seed}\n")
+    command = [sys.executable, "-m", "netdiag", "lab", "up", "--state", str(place)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        await_begun(place, process)
+        identity = world_id(place)
+        time.sleep(random.Random(seed).uniform(0.0, 2.0))
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+    assert process.returncode == 3
+    assert left_of(identity, place) == []
 
 
 def test_a_detached_world_outlives_its_command_and_the_next_up_replaces_it(place):

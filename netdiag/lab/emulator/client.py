@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 from netdiag.lab.emulator.control import BOTH, MAX_MESSAGE
 from netdiag.lab.emulator.model import Counters, DropReason
 from netdiag.lab.emulator.settings import LinkSettings, SettingsError, from_json, to_json
+from netdiag.lab.patience import wait_while
 
 ANSWER_TIMEOUT_S = 5.0
 START_TIMEOUT_S = 10.0
@@ -133,20 +132,23 @@ class Emulator:
 
     def _refuse_a_living_one(self) -> None:
         """Its answers would be taken for this one's."""
+        if self._answers():
+            raise EmulatorError(f"link emulator at {self.control.path}: another emulator answers there")
+
+    def _wait_until_ready(self) -> None:
+        if wait_while(self._is_coming, START_TIMEOUT_S, every_s=0.01):
+            raise EmulatorError(f"link emulator at {self.control.path}: not ready after {START_TIMEOUT_S:g} s")
+        if self._process.poll() is not None:
+            said = self._process.stderr.read().strip() if self._process.stderr else ""
+            raise EmulatorError(said.splitlines()[-1] if said else "link emulator: ended at once")
+
+    def _is_coming(self) -> bool:
+        """Neither answering nor ended."""
+        return self._process.poll() is None and not self._answers()
+
+    def _answers(self) -> bool:
         try:
             self.control.counters()
         except EmulatorError:
-            return
-        raise EmulatorError(f"link emulator at {self.control.path}: another emulator answers there")
-
-    def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                said = self._process.stderr.read().strip() if self._process.stderr else ""
-                raise EmulatorError(said.splitlines()[-1] if said else "link emulator: ended at once")
-            with contextlib.suppress(EmulatorError):
-                self.control.counters()
-                return
-            time.sleep(0.01)
-        raise EmulatorError(f"link emulator at {self.control.path}: not ready after {START_TIMEOUT_S:g} s")
+            return False
+        return True

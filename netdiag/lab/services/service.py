@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from netdiag.lab import processes
 from netdiag.lab.errors import LabError
 from netdiag.lab.hosts import LabHost
 from netdiag.lab.journal import Journal
+from netdiag.lab.patience import wait_while
 from netdiag.lab.processes import ProcessId, identify
 from probes.model import value
 
@@ -124,12 +124,13 @@ class Service:
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Raises LabError with the end of its log."""
-        deadline = time.monotonic() + timeout_s
-        while not self._is_ready():
-            self._reap()
-            if not self.is_running() or time.monotonic() > deadline:
-                raise LabError(f"{self.name} did not start: {self._last_words()}")
-            time.sleep(_POLL_S)
+        if wait_while(self._is_coming, timeout_s, _POLL_S) or not self.is_running():
+            raise LabError(f"{self.name} did not start: {self._last_words()}")
+
+    def _is_coming(self) -> bool:
+        """Neither ready nor ended."""
+        self._reap()
+        return self.is_running() and not self._is_ready()
 
     def _is_ready(self) -> bool:
         try:
