@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from probes.contract import Clock
 
+_ROUNDING = 1e-6  # of a slot: a burst's tolerance divided by the interval
+
 
 class Pacer:
     """At most ``burst`` events at once and ``per_second`` in the long run (the generic cell rate algorithm).
@@ -33,6 +35,16 @@ class Pacer:
         self._due = max(now, self._due) + self._interval
         return True
 
+    def conforming(self, most: int) -> int:
+        """How many events conform now, at most ``most``. Takes no slot: see take()."""
+        slack = self._tolerance + min(0.0, self._clock.monotonic() - self._due)
+        return 0 if slack < 0 else min(most, 1 + int(slack / self._interval + _ROUNDING))
+
+    def take(self, count: int) -> None:
+        """Take the slots of ``count`` events, which conforming() has allowed."""
+        if count:
+            self._due = max(self._clock.monotonic(), self._due) + count * self._interval
+
     def reserve(self) -> float:
         """Take the next slot; how many seconds from now it is."""
         now = self._clock.monotonic()
@@ -52,6 +64,13 @@ class Pacing:
 
     async def packet(self) -> None:
         await self._packets.wait()
+
+    def packets_conforming(self, most: int) -> int:
+        """How many packets may go now, at most ``most``; who sends any takes their slots by take_packets()."""
+        return self._packets.conforming(most)
+
+    def take_packets(self, count: int) -> None:
+        self._packets.take(count)
 
     def reserve_packet(self) -> float:
         """Take the next packet's slot, for those who do not wait by sleeping; how many seconds from now it is."""

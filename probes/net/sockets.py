@@ -29,6 +29,11 @@ def canonical(address: str) -> str:
     return str(ipaddress.ip_address(address.partition("%")[0]))
 
 
+def packed_address(address: str) -> bytes:
+    """In network byte order, without a scope. Raises ValueError where ``address`` is not a literal address."""
+    return socket.inet_pton(family_of(address), address.partition("%")[0])
+
+
 def socket_address(address: str, port: int) -> tuple[Any, ...]:
     """sockaddr of a literal address; a scope ("%eth0") becomes an interface index. Raises OSError for unknown ones."""
     host, _, scope = address.partition("%")

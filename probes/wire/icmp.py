@@ -72,20 +72,19 @@ def decode_echo(data: bytes) -> Echo:
     return Echo(type=kind, code=code, identifier=identifier, sequence=sequence, payload=data[_ECHO.size :])
 
 
-def echo_packets(family: int, identifier: int, payload: bytes) -> Callable[[int], bytes]:
-    """encode_echo() for many sequence numbers: the payload is summed once (RFC 1624's arithmetic)."""
-    kind = ECHO_REQUEST[family]
-    total = 0 if family == 6 else (kind << 8) + identifier + (~internet_checksum(payload) & 0xFFFF)
+def echo_heads(family: int, identifier: int, payload: bytes) -> Callable[[int], bytes]:
+    """The headers of encode_echo() for many sequence numbers: the payload is summed once (RFC 1624's arithmetic)."""
+    kind, pack = ECHO_REQUEST[family], _ECHO.pack
+    if family == 6:
+        return lambda sequence: pack(kind, 0, 0, identifier, sequence)
+    total = (kind << 8) + identifier + (~internet_checksum(payload) & 0xFFFF)
 
-    def packet(sequence: int) -> bytes:
-        checksum = 0
-        if family == 4:
-            folded = total + sequence
-            folded = (folded & 0xFFFF) + (folded >> 16)
-            checksum = ~((folded & 0xFFFF) + (folded >> 16)) & 0xFFFF
-        return _ECHO.pack(kind, 0, checksum, identifier, sequence) + payload
+    def head(sequence: int) -> bytes:
+        folded = total + sequence
+        folded = (folded & 0xFFFF) + (folded >> 16)
+        return pack(kind, 0, ~(folded + (folded >> 16)) & 0xFFFF, identifier, sequence)
 
-    return packet
+    return head
 
 
 def without_ipv4_header(packet: bytes) -> bytes:

@@ -11,6 +11,7 @@ import pytest
 
 from probes.exchanges import EchoRequest, EchoSeries, TimestampSource
 from probes.model import Outcome
+from probes.net import mmsg
 from probes.net.clock import SystemClock
 from probes.net.kernel import KernelNetwork
 from tests.kernel.netns import Line, line
@@ -28,9 +29,12 @@ def shared_world() -> Iterator[Line]:
         yield made
 
 
-@pytest.fixture(params=["datagram", "raw"])
-def world(request, shared_world: Line) -> Iterator[Line]:
-    shared_world.client.sysctl(net__ipv4__ping_group_range="0 0" if request.param == "datagram" else "1 0")
+@pytest.fixture(params=["datagram", "raw", "datagram-singly", "raw-singly"])
+def world(request, monkeypatch, shared_world: Line) -> Iterator[Line]:
+    """ "singly": as where the C library has no sendmmsg."""
+    kind, _, singly = request.param.partition("-")
+    shared_world.client.sysctl(net__ipv4__ping_group_range="0 0" if kind == "datagram" else "1 0")
+    monkeypatch.setattr(mmsg, "AVAILABLE", mmsg.AVAILABLE and not singly)
     yield shared_world
     shared_world.router.run("nft", "flush", "ruleset")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import select
 import socket
 import threading
@@ -15,8 +16,9 @@ from scapy.layers.inet import ICMP, IP
 from scapy.packet import Raw
 
 from probes.contract import Capability, ProbeUnavailable
-from probes.exchanges import EchoRequest, EchoSeries, HandshakeRequest
+from probes.exchanges import EchoRequest, EchoSeries, HandshakeRequest, TimestampSource
 from probes.model import Outcome
+from probes.net import mmsg
 from probes.net.clock import SystemClock
 from probes.net.kernel import KernelNetwork
 from tests.kernel.netns import Line, line
@@ -38,10 +40,13 @@ def world() -> Iterator[Line]:
         yield made
 
 
-@pytest.fixture(params=["datagram", "raw"], autouse=True)
-def icmp_kind(request, world):
-    world.client.sysctl(net__ipv4__ping_group_range="0 0" if request.param == "datagram" else "1 0")
-    return request.param
+@pytest.fixture(params=["datagram", "raw", "raw-singly"], autouse=True)
+def icmp_kind(request, monkeypatch, world):
+    """ "singly": as where the C library has no sendmmsg."""
+    kind, _, singly = request.param.partition("-")
+    world.client.sysctl(net__ipv4__ping_group_range="0 0" if kind == "datagram" else "1 0")
+    monkeypatch.setattr(mmsg, "AVAILABLE", mmsg.AVAILABLE and not singly)
+    return kind
 
 
 @contextlib.contextmanager
@@ -96,6 +101,34 @@ def test_an_answer_after_the_timeout_is_late_and_keeps_its_time(world):
     late = series.samples[1].rtt_s
     assert late is not None
     assert 0.3 <= late <= 0.6
+
+
+class HeldUpClock(SystemClock):
+    """A process that the scheduler takes off its core now and then, just after it has read its clock."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+
+    def monotonic(self) -> float:
+        now = super().monotonic()
+        if self._chance.random() < 0.1:
+            time.sleep(self._chance.uniform(0.0, 0.008))
+        return now
+
+
+def test_a_process_held_up_reports_no_round_trip_below_the_truth(world):
+    """Replies that come while we are held up are not timed by what our clock said before."""
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")  # noqa: T201
+    chance = random.Random(seed)
+    waits = [chance.uniform(0.0, 0.03) for _ in range(120)]
+    held_up = KernelNetwork(HeldUpClock(random.Random(seed)), packets_per_second=5000.0)
+    request = EchoRequest(address=world.server_address, count=120, interval_s=0.005, timeout_s=2.0)
+    with responder(world, lambda asked: [(waits[asked.seq], reply_to(asked))]):
+        series = world.client.measure(lambda: held_up.echo(request))
+    assert outcomes(series) == [Outcome.ANSWERED] * 120
+    assert series.timestamp_source is TimestampSource.KERNEL_RX_TX
+    assert all(sample.rtt_s > wait for sample, wait in zip(series.samples, waits, strict=True)), f"seed {seed}"
 
 
 def test_the_last_answer_is_waited_for(world):

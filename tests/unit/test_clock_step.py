@@ -101,13 +101,8 @@ def test_a_step_is_told_from_a_slew_and_from_waiting():
 def test_an_echo_in_flight_keeps_its_round_trip(step_ns):
     """Sent at 1000 s, read 50.1 ms later; the kernel stamped the answer after the clock was set."""
     sent = Moment(1000.0, 5 * HOUR_NS)
-    rtt_s, source = round_trip(
-        sent_monotonic=sent.monotonic,
-        answered_monotonic=1000.0501,
-        transmit_ns=sent.wall_ns + 20_000,
-        sent_wall_ns=sent.wall_ns,
-        receive_ns=sent.wall_ns + 50_000_000 + step_ns,
-    )
+    read = Moment(1000.0501, sent.wall_ns + 50_100_000)
+    rtt_s, source = round_trip(sent, read, sent.wall_ns + 20_000, sent.wall_ns + 50_000_000 + step_ns)
     assert (rtt_s, source) == (pytest.approx(0.0501), TimestampSource.USER)
 
 

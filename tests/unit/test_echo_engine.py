@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probes.exchanges import EchoRequest, EchoSeries, TimestampSource
-from probes.model import IcmpError, Outcome
-from probes.net.engine.channel import Quoted, Reply, Stamp
+from probes.model import Failure, FailureKind, IcmpError, Outcome
 from probes.net.engine.flight import Flight
-from probes.net.engine.moment import Moment, stepped
+from probes.net.engine.messages import Quoted, Reply, Stamp
+from probes.net.engine.moment import Moment, stepped, take_moment
 from probes.net.engine.series import Series
-from probes.wire.icmp import echo_packets, encode_echo
+from probes.net.sockets import packed_address
+from probes.wire.icmp import echo_heads, encode_echo
+from tests.fakes.clock import FakeClock
 
 SECOND = 1_000_000_000
 EPOCH = 1_700_000_000 * SECOND
@@ -41,12 +43,17 @@ class Bench:
         self.flight.sent(self.series.sent(self.moment()))
 
     def stamp(self, number: int, after_s: float = 0.00001) -> None:
-        self.flight.stamp(Stamp(number, self.moment(self.now + after_s).wall_ns))
+        self.flight.stamps([Stamp(number, self.moment(self.now + after_s).wall_ns)])
 
     def reply(self, sequence: int, *, stamped: bool = True, read_after_s: float = 0.0, **changes) -> bool:
         """Received now, read a little later."""
         stamp_ns = self.moment().wall_ns if stamped else None
-        fields = {"sequence": sequence, "source": TARGET, "payload": self.series.payload, "stamp_ns": stamp_ns}
+        fields = {
+            "sequence": sequence,
+            "source": packed_address(TARGET),
+            "payload": self.series.payload,
+            "stamp_ns": stamp_ns,
+        }
         return self.flight.reply(Reply(**{**fields, **changes}), self.moment(self.now + read_after_s)) is not None
 
     def result(self) -> EchoSeries:
@@ -110,7 +117,7 @@ def test_duplicates_are_counted_and_change_nothing_else():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"source": "192.0.2.2"}, {"payload": b""}, {"payload": bytes(56)}, {"sequence": 7}],
+    [{"source": packed_address("192.0.2.2")}, {"payload": b""}, {"payload": bytes(56)}, {"sequence": 7}],
     ids=["another-source", "no-payload", "another-payload", "another-sequence"],
 )
 def test_what_is_not_the_answer_settles_nothing(changes):
@@ -171,7 +178,7 @@ def test_a_stamp_from_before_the_packet_is_not_its_own():
     old = bench.moment().wall_ns
     bench.flight.restart_numbers()
     bench.send()
-    bench.flight.stamp(Stamp(0, old))
+    bench.flight.stamps([Stamp(0, old)])
     assert [probe.transmit_ns for probe in bench.series.probes] == [None, None]
 
 
@@ -230,17 +237,16 @@ def test_a_driver_without_transmit_stamps_costs_no_memory_for_each_packet():
     series = Series(EchoRequest(address=TARGET, count=20000, interval_s=0.0), 0.0, random.Random(1))
     for _ in range(20000):
         flight.sent(series.sent(Moment(0.0, EPOCH)))
-    flight.stamp(Stamp(0, EPOCH + 1))  # given up long ago
-    flight.stamp(Stamp(19999, EPOCH + 1))
+    flight.stamps([Stamp(0, EPOCH + 1), Stamp(19999, EPOCH + 1)])  # the first was given up long ago
     assert series.probes[0].transmit_ns is None
     assert series.probes[19999].transmit_ns == EPOCH + 1
 
 
 @given(st.sampled_from([4, 6]), st.integers(0, 65535), st.lists(st.integers(0, 65535), min_size=1), st.binary())
-def test_packets_made_in_bulk_are_those_made_one_by_one(family, identifier, sequences, payload):
-    packet = echo_packets(family, identifier, payload)
+def test_headers_made_in_bulk_are_those_made_one_by_one(family, identifier, sequences, payload):
+    head = echo_heads(family, identifier, payload)
     for sequence in sequences:
-        bulk, single = packet(sequence), encode_echo(family, identifier, sequence, payload)
+        bulk, single = head(sequence) + payload, encode_echo(family, identifier, sequence, payload)
         assert bulk[:2] + bulk[4:] == single[:2] + single[4:]
         if family == 4:  # 0 and 0xFFFF are the same number in one's complement
             assert ones_complement_sum(bulk) in (0, 0xFFFF)
@@ -250,6 +256,37 @@ def ones_complement_sum(data: bytes) -> int:
     """RFC 1071, the other way round: over a whole packet, checksum included, it is all ones."""
     padded = data + b"\0" * (len(data) % 2)
     return sum(struct.unpack(f"!{len(padded) // 2}H", padded)) % 0xFFFF
+
+
+def test_what_could_not_be_sent_after_all_is_not_waited_for():
+    bench = Bench(count=2)
+    for _ in range(2):
+        bench.send()
+    bench.series.failed(bench.series.probes[1], Failure(kind=FailureKind.LOCAL, operation="send", errno="ENOBUFS"))
+    bench.now += 0.01
+    bench.reply(0)
+    assert bench.series.finished
+    assert outcomes(bench.result()) == [Outcome.ANSWERED, Outcome.NOT_SENT]
+
+
+class HeldUp(FakeClock):
+    """Each reading of it is followed by the next of the given pauses."""
+
+    def __init__(self, pauses: list[float]) -> None:
+        super().__init__()
+        self._pauses = iter(pauses)
+
+    def monotonic(self) -> float:
+        before = super().monotonic()
+        self.now += next(self._pauses, 0.0)
+        return before
+
+
+def test_a_process_held_up_between_two_clocks_sees_no_step():
+    before = take_moment(HeldUp([]))
+    clock = HeldUp([0.004, 0.02, 0.0, 0.0])
+    after = take_moment(clock)
+    assert after.monotonic == pytest.approx(before.monotonic + 0.024)
 
 
 @pytest.mark.parametrize("count", [0, -1, 65537])

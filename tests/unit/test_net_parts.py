@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from probes.exchanges import ResolverConfig, TimestampSource
 from probes.net.certificate import CertificateNames, certificate_facts, dns_name_matches, end_point_digest, names_match
-from probes.net.engine.moment import round_trip
+from probes.net.engine.moment import Moment, round_trip
 from probes.net.pacing import Pacer, Pacing
 from probes.net.resolver import parse_resolver_config, read_resolver_config
 from probes.net.sockets import canonical, family_of, socket_address
@@ -196,6 +196,20 @@ def test_hostile_certificates_are_unreadable_not_fatal(der):
     assert end_point_digest(der) is None
 
 
+@given(
+    st.integers(0, 10), st.integers(1, 50), st.lists(st.tuples(st.integers(0, 4096), st.integers(1, 70)), max_size=30)
+)
+def test_slots_taken_at_once_are_those_taken_one_by_one(exponent, burst, steps):
+    """Powers of two, so that no sum is rounded."""
+    clock = FakeClock()
+    bulk, single = (Pacer(clock, 2.0**exponent, burst) for _ in range(2))
+    for pause, most in steps:
+        clock.now += pause / 4096
+        expected = next((count for count in range(most) if not single.conforms()), most)
+        assert bulk.conforming(most) == expected
+        bulk.take(expected)
+
+
 SECOND = 1_000_000_000
 
 
@@ -210,9 +224,7 @@ SECOND = 1_000_000_000
     ],
 )
 def test_the_best_clock_that_can_be_true_times_an_echo(transmit, wall, receive, rtt, source):
-    found, by = round_trip(
-        sent_monotonic=5.0, answered_monotonic=5.02, transmit_ns=transmit, sent_wall_ns=wall, receive_ns=receive
-    )
+    found, by = round_trip(Moment(5.0, wall), Moment(5.02, wall + 20_000_000), transmit, receive)
     assert found == pytest.approx(rtt)
     assert by is source
 

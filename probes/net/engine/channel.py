@@ -12,78 +12,40 @@ import contextlib
 import os
 import socket
 import struct
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from probes.model import IcmpError
+from probes.net import mmsg
 from probes.net.bpf import keep_echo_replies
+from probes.net.engine.bulk import Boxes, BulkPost
+from probes.net.engine.messages import Errors, Reader, ReplyFields
+from probes.net.engine.single import SinglePost
 from probes.net.privileges import icmp_socket
-from probes.net.sockets import IP_RECVERR, IPV6_RECVERR, SO_TIMESTAMPING, set_error_queue
-from probes.wire.errqueue import Origin, parse_extended_error
-from probes.wire.icmp import ECHO_REPLY
+from probes.net.sockets import SO_TIMESTAMPING, set_error_queue
+from probes.wire.icmp import echo_heads
 
-BATCH = 256  # packets per reading, so that a flood cannot hold the event loop
 _RECEIVE_BUFFER = 4 << 20  # replies and transmit stamps share it; an overflow would look like loss
 _SO_RCVBUFFORCE = 33  # beyond net.core.rmem_max, for those who may
 _IP_TTL, _IPV6_HOPLIMIT = 2, 52
-_HEAD = 128  # of a packet: IPv4 header with options, ICMP header, token
-_QUOTED = 512
-_ANCILLARY = 256
-_IPV4_LENGTH = 0x0F
-_SOL_SOCKET, _TIMESTAMPING = socket.SOL_SOCKET, int(Origin.TIMESTAMPING)
 
 # SOF_TIMESTAMPING_*: TX_SOFTWARE, RX_SOFTWARE, SOFTWARE (report), OPT_ID, OPT_TSONLY (no copy of the packet).
 RECEIVE_STAMPS = 1 << 3 | 1 << 4
 _TRANSMIT_STAMPS = 1 << 1 | 1 << 7 | 1 << 11
 
-_ERROR_KINDS = {IP_RECVERR, IPV6_RECVERR}
-_ECHO = struct.Struct("!BxxxHH")  # type, identifier, sequence
-_FIRST_TIMESPEC = struct.Struct("=qq")
-_ORIGIN_AND_DATA = struct.Struct("=4xB7xI")  # of struct sock_extended_err
 
+class Letter:
+    """What the echoes of one series have in common. ``head`` makes the ICMP header for a sequence number."""
 
-class Reply(NamedTuple):
-    """An echo reply with our identifier. ``payload`` is its beginning; ``stamp_ns`` is since the epoch."""
+    __slots__ = ("head", "parcel")
 
-    sequence: int
-    source: str
-    payload: bytes
-    stamp_ns: int | None
-
-
-class Stamp(NamedTuple):
-    """The kernel's transmit stamp of the packet with this number, counted from the last restart."""
-
-    number: int
-    stamp_ns: int
-
-
-class Quoted(NamedTuple):
-    """An ICMP error about an echo request of ours. ``payload`` is as much of it as was quoted, often nothing."""
-
-    sequence: int
-    payload: bytes
-    icmp: IcmpError
-    stamp_ns: int | None
-
-
-@dataclass(slots=True)
-class Errors:
-    """What the error queue held. ``foreign``: ICMP errors also came about packets of others (raw sockets see them)."""
-
-    stamps: list[Stamp]
-    icmp: list[Quoted]
-    foreign: bool = False
-
-    @property
-    def any_icmp(self) -> bool:
-        return bool(self.icmp) or self.foreign
+    def __init__(self, parcel: Any, head: Callable[[int], bytes]) -> None:
+        self.parcel, self.head = parcel, head
 
 
 class EchoChannel:
-    """Never blocks. Raises ProbeUnavailable without ICMP sockets."""
+    """Never blocks. Raises ProbeUnavailable without ICMP sockets. ``boxes``: None for one system call per packet."""
 
-    def __init__(self, family: socket.AddressFamily) -> None:
+    def __init__(self, family: socket.AddressFamily, boxes: Boxes | None) -> None:
         self._sock, self.kind = icmp_socket(family)
         self.family = 6 if family == socket.AF_INET6 else 4
         self.identifier = 0
@@ -93,6 +55,10 @@ class EchoChannel:
         except BaseException:
             self._sock.close()
             raise
+        reader = Reader(self.family, self.identifier, header_first=self.kind == "raw" and self.family == 4)
+        self._post: BulkPost | SinglePost = (
+            SinglePost(self._sock, reader) if boxes is None else BulkPost(self._sock, reader, boxes)
+        )
 
     def _prepare(self) -> None:
         set_error_queue(self._sock, enabled=True)
@@ -129,78 +95,29 @@ class EchoChannel:
     def close(self) -> None:
         self._sock.close()
 
-    def send(self, packet: bytes, where: tuple[object, ...], ttl: int | None) -> None:
-        """Raises OSError, also that of an earlier packet's ICMP error; nothing has been sent then."""
-        if ttl is None:
-            self._sock.sendto(packet, where)
-            return
-        level, kind = (socket.IPPROTO_IP, _IP_TTL) if self.family == 4 else (socket.IPPROTO_IPV6, _IPV6_HOPLIMIT)
-        self._sock.sendmsg([packet], [(level, kind, struct.pack("=i", ttl))], 0, where)
+    def letter(self, where: tuple[Any, ...], payload: bytes, ttl: int | None) -> Letter:
+        """For the echoes of one series, all to the same place with the same payload."""
+        control = None
+        if ttl is not None:
+            level, kind = (socket.IPPROTO_IP, _IP_TTL) if self.family == 4 else (socket.IPPROTO_IPV6, _IPV6_HOPLIMIT)
+            control = (int(level), kind, struct.pack("=i", ttl))
+        return Letter(self._post.parcel(where, payload, control), echo_heads(self.family, self.identifier, payload))
 
-    def replies(self) -> list[Reply]:
+    def send(self, packets: Sequence[tuple[Any, bytes]]) -> int:
+        """Send (parcel, head) each; how many went. Raises OSError, also that of an earlier packet's ICMP error, where
+        not even the first did.
+        """
+        return self._post.send(packets)
+
+    def replies(self) -> list[ReplyFields]:
         """At most BATCH of what has come."""
-        found: list[Reply] = []
-        receive, header_first = self._sock.recvmsg, self.kind == "raw" and self.family == 4
-        wanted = (ECHO_REPLY[self.family], self.identifier)
-        for _ in range(BATCH):
-            try:
-                data, ancillary, _flags, source = receive(_HEAD, _ANCILLARY)
-            except BlockingIOError:
-                break
-            except OSError:  # the errno of an ICMP error whose details are in the queue
-                continue
-            at = (data[0] & _IPV4_LENGTH) * 4 if header_first and data else 0
-            if len(data) >= at + _ECHO.size:
-                kind, identifier, sequence = _ECHO.unpack_from(data, at)
-                if (kind, identifier) == wanted:
-                    found.append(Reply(sequence, source[0], data[at + _ECHO.size :], stamp_of(ancillary)))
-        return found
+        return self._post.replies()
 
     def errors(self) -> Errors:
         """At most BATCH messages of the error queue, oldest first."""
-        found = Errors([], [])
-        receive = self._sock.recvmsg
-        for _ in range(BATCH):
-            try:
-                data, ancillary, _flags, _source = receive(_QUOTED, _ANCILLARY, socket.MSG_ERRQUEUE)
-            except OSError:  # EAGAIN: empty; the errno that was pending is told by the queue as well
-                break
-            raw = _error_of(ancillary)
-            if raw is None:
-                continue
-            origin, number = _ORIGIN_AND_DATA.unpack_from(raw)
-            if origin != _TIMESTAMPING:
-                self._sort(data, raw, stamp_of(ancillary), found)
-            elif (stamp_ns := stamp_of(ancillary)) is not None:
-                found.stamps.append(Stamp(number, stamp_ns))
-        return found
-
-    def _sort(self, data: bytes, raw: bytes, stamp_ns: int | None, found: Errors) -> None:
-        error = parse_extended_error(raw)
-        icmp = error.icmp() if error is not None else None
-        if icmp is not None:
-            self._quoted(data, icmp, stamp_ns, found)
-
-    def _quoted(self, data: bytes, icmp: IcmpError, stamp_ns: int | None, found: Errors) -> None:
-        """The queue quotes the packet from its ICMP header on."""
-        _kind, identifier, sequence = _ECHO.unpack_from(data) if len(data) >= _ECHO.size else (None, None, 0)
-        if identifier == self.identifier:
-            found.icmp.append(Quoted(sequence, data[_ECHO.size :], icmp, stamp_ns))
-        else:
-            found.foreign = True
+        return self._post.errors()
 
 
-def stamp_of(ancillary: list[tuple[int, int, bytes]]) -> int | None:
-    """The kernel's software stamp among recvmsg's control messages, nanoseconds since the epoch."""
-    for level, kind, data in ancillary:
-        if kind == SO_TIMESTAMPING and level == _SOL_SOCKET and len(data) >= _FIRST_TIMESPEC.size:
-            seconds, nanoseconds = _FIRST_TIMESPEC.unpack_from(data)
-            return seconds * 1_000_000_000 + nanoseconds or None
-    return None
-
-
-def _error_of(ancillary: list[tuple[int, int, bytes]]) -> bytes | None:
-    for level, kind, data in ancillary:
-        if kind in _ERROR_KINDS and level != _SOL_SOCKET and len(data) >= _ORIGIN_AND_DATA.size:
-            return data
-    return None
+def boxes() -> Boxes | None:
+    """The buffers that an engine keeps; None where the C library sends and receives no batches."""
+    return Boxes() if mmsg.AVAILABLE else None

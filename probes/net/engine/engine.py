@@ -16,31 +16,29 @@ import heapq
 import os
 import random
 import socket
-import time
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from probes.contract import Clock
 from probes.exchanges import EchoRequest, EchoSeries, TimestampSource
 from probes.failures import from_os_error
-from probes.net.engine.channel import BATCH, EchoChannel, Errors
+from probes.net.engine.bulk import BATCH, LARGEST_SENDING, Boxes
+from probes.net.engine.channel import EchoChannel, Letter, boxes
 from probes.net.engine.flight import Flight
-from probes.net.engine.moment import Moment
-from probes.net.engine.series import Series
+from probes.net.engine.messages import Errors
+from probes.net.engine.moment import Moment, take_moment
+from probes.net.engine.series import Probe, Series
 from probes.net.engine.warmup import Stamping
 from probes.net.pacing import Pacing
 from probes.net.sockets import socket_address
-from probes.wire.icmp import echo_packets
 
 TICK_S = 0.020
 _SOONEST_S, _LATEST_S = 0.001, 0.050  # between two readings while the last answers are awaited
 _PATIENCE = 0.25  # of the time since the last send, until the next reading
-_SENDS_PER_READING = 64  # what the receive buffer surely has room for, stamps and replies
 _SENDS_PER_TICK = 512
 _READINGS_PER_TICK = 8  # of BATCH packets each: a flood must not hold the event loop
 _MOST_PENDING_ERRORS = 8  # of earlier packets, that one send may meet
 _NEVER = float("inf")
-
-Where = tuple[object, ...] | OSError
 
 
 class EchoEngine:
@@ -52,6 +50,7 @@ class EchoEngine:
         self._family, self._clock, self._pacing = family, clock, pacing
         self._chance = chance or random.Random(os.urandom(32))
         self._stamping = Stamping(family, clock)
+        self._boxes: Boxes | None = None
         self._session: _Session | None = None
         self._users = 0  # of the session
         self._number = 0
@@ -70,7 +69,8 @@ class EchoEngine:
                 self._session = None
 
     def _open(self) -> _Session:
-        return _Session(EchoChannel(self._family), self._clock, self._pacing, self._stamping)
+        self._boxes = self._boxes or boxes()
+        return _Session(EchoChannel(self._family, self._boxes), self._clock, self._pacing, self._stamping)
 
     async def _run(self, session: _Session, request: EchoRequest) -> EchoSeries:
         self._number += 1
@@ -82,13 +82,20 @@ class EchoEngine:
 
 
 class _Running:
-    """A series under way: where its packets go, how they are made, and who waits for it."""
+    """A series under way: how its packets are made, or why none can be, and who waits for it."""
 
-    __slots__ = ("done", "packet", "series", "where")
+    __slots__ = ("done", "letter", "series")
 
-    def __init__(self, series: Series, where: Where, packet: Callable[[int], bytes]) -> None:
-        self.series, self.where, self.packet = series, where, packet
+    def __init__(self, series: Series, letter: Letter | OSError) -> None:
+        self.series, self.letter = series, letter
         self.done: asyncio.Future[EchoSeries] = asyncio.get_running_loop().create_future()
+
+
+class _Outgoing(NamedTuple):
+    """An echo about to be sent."""
+
+    probe: Probe
+    letter: Letter
 
 
 class _Session:
@@ -102,6 +109,7 @@ class _Session:
         self._running: dict[int, _Running] = {}
         self._due: list[tuple[float, int]] = []  # heap of (next echo, series)
         self._waiting: list[tuple[float, int]] = []  # heap of (end of the wait, series) with all sent
+        self._outbox: list[_Outgoing] = []  # what the socket had no room for yet
         self._slot: float | None = None  # when the packet that the token bucket has promised may go
         self._last_tick = self._last_send = -_NEVER
         self._timer: asyncio.TimerHandle | None = None
@@ -114,11 +122,17 @@ class _Session:
         await asyncio.shield(self._warm_up)
 
     def add(self, series: Series) -> asyncio.Future[EchoSeries]:
-        packet = echo_packets(self._channel.family, self._channel.identifier, series.payload)
-        running = self._running[series.number] = _Running(series, _where(series.request.address), packet)
+        running = self._running[series.number] = _Running(series, self._letter(series))
         heapq.heappush(self._due, (series.due, series.number))
         self._schedule()
         return running.done
+
+    def _letter(self, series: Series) -> Letter | OSError:
+        try:
+            where = socket_address(series.request.address, 0)
+        except OSError as error:  # no such interface: every echo of the series says so
+            return error
+        return self._channel.letter(where, series.payload, series.request.ttl)
 
     def remove(self, series: Series) -> None:
         """Also one that was given up before its end."""
@@ -133,7 +147,7 @@ class _Session:
         self._channel.close()
 
     def _moment(self) -> Moment:
-        return Moment(self._clock.monotonic(), time.time_ns())
+        return take_moment(self._clock)
 
     def _on_timer(self) -> None:
         self._wake_at = _NEVER
@@ -162,6 +176,8 @@ class _Session:
         """Wake up for whatever comes first: a send, a reading, the end of a wait."""
         now = self._clock.monotonic()
         send = max(self._due[0][0], self._slot or 0.0, self._last_tick + TICK_S) if self._due else _NEVER
+        if self._outbox:
+            send = min(send, self._last_tick + TICK_S)
         while self._waiting and self._waiting[0][1] not in self._running:
             heapq.heappop(self._waiting)
         end = self._waiting[0][0] if self._waiting else _NEVER
@@ -183,58 +199,119 @@ class _Session:
         self._eager = eager
 
     def _send_due(self) -> None:
-        self._last_tick = now = self._clock.monotonic()
-        for count in range(1, _SENDS_PER_TICK + 1):
-            while self._due and self._due[0][1] not in self._running:
-                heapq.heappop(self._due)
-            if not self._due or self._due[0][0] > now or not self._conforms():
+        self._last_tick = self._clock.monotonic()
+        count = 0
+        while count < _SENDS_PER_TICK:
+            size = self._sending_size()
+            self._gather(size)
+            count += len(self._outbox)
+            short = len(self._outbox) < size
+            if not self._outbox or not self._send() or short:
                 return
-            if not self._send(self._running[self._due[0][1]]):
-                return
-            if count % _SENDS_PER_READING == 0:
-                self._read()
+            self._read()
         self._last_tick -= TICK_S  # more is due: on with it, after what else the loop has to do
 
-    def _conforms(self) -> bool:
-        """Whether the token bucket lets one more packet go now. Of the future it promises one at a time."""
-        now = self._clock.monotonic()
+    def _sending_size(self) -> int:
+        """Packets of one batch share one reading of our clock, which times them where the kernel stamps none."""
+        return LARGEST_SENDING if self._flight.stamped else 1
+
+    def _gather(self, size: int) -> None:
+        """Fill the outbox up to ``size`` with what is due and may go."""
+        moment, room = self._moment(), size - len(self._outbox)
+        if room <= 0 or not self._is_due(moment):
+            return
+        allowed, taken = self._allowed(room), 0
+        while taken < allowed and self._is_due(moment):
+            self._take(self._running[self._due[0][1]], moment)
+            taken += 1
+        self._pay(taken)
+
+    def _is_due(self, moment: Moment) -> bool:
+        """Whether the first in the heap is; those of series that were given up are dropped."""
+        due, running = self._due, self._running
+        while due and due[0][1] not in running:
+            heapq.heappop(due)
+        return bool(due) and due[0][0] <= moment.monotonic
+
+    def _allowed(self, most: int) -> int:
+        """How many packets the token bucket lets go now. Of the future it promises one at a time."""
         if self._slot is None:
-            self._slot = now + self._pacing.reserve_packet()
-        return self._slot <= now
+            count = self._pacing.packets_conforming(most)
+            if not count:
+                self._slot = self._clock.monotonic() + self._pacing.reserve_packet()
+            return count
+        return 1 + self._pacing.packets_conforming(most - 1) if self._slot <= self._clock.monotonic() else 0
 
-    def _send(self, running: _Running) -> bool:
-        """Send the series' next echo, or note why it could not be; False when the socket has no room now."""
-        series, moment = running.series, self._moment()
-        try:
-            self._try_send(running)
-        except BlockingIOError as error:
-            if moment.monotonic < series.due + series.request.timeout_s:
-                return False
-            series.failed(moment, from_os_error(error, "send"))
-        except OSError as error:
-            series.failed(moment, from_os_error(error, "send"))
-        self._slot = None
-        self._last_send = moment.monotonic
-        self._plan(running)
-        return True
+    def _pay(self, packets: int) -> None:
+        """The promised slot first: it was taken when it was promised."""
+        if packets and self._slot is not None:
+            self._slot = None
+            packets -= 1
+        self._pacing.take_packets(packets)
 
-    def _try_send(self, running: _Running) -> None:
-        """Raises OSError. An errno that was an earlier packet's ICMP error is no reason not to send this one."""
-        if isinstance(running.where, OSError):
-            raise running.where
+    def _take(self, running: _Running, moment: Moment) -> None:
+        """The next echo of a series, the first in the heap; then it is next due, or only waits."""
         series = running.series
-        for _ in range(_MOST_PENDING_ERRORS):
+        probe = series.sent(moment)
+        if series.all_sent:
+            heapq.heappop(self._due)
+            heapq.heappush(self._waiting, (series.deadline, series.number))
+        else:
+            heapq.heapreplace(self._due, (series.due, series.number))
+        if isinstance(running.letter, OSError):
+            self._failed(probe, running.letter)
+        else:
+            self._outbox.append(_Outgoing(probe, running.letter))
+
+    def _failed(self, probe: Probe, error: OSError) -> None:
+        probe.series.failed(probe, from_os_error(error, "send"))
+        self._finish([probe.series])
+
+    def _send(self) -> bool:
+        """Send what is in the outbox, or note why it could not be; False when the socket has no room now.
+
+        An errno that was an earlier packet's ICMP error is no reason not to send this one.
+        """
+        again = _MOST_PENDING_ERRORS
+        while self._outbox:
             moment = self._moment()
             try:
-                self._channel.send(running.packet(self._flight.sequence), running.where, series.request.ttl)
+                count = self._send_some(moment)
+            except BlockingIOError as error:
+                self._give_up(error, moment)
+                return not self._outbox
             except OSError as error:
-                failure = error
+                again -= 1
+                if not self._after_failure() or not again:
+                    self._failed(self._outbox.pop(0).probe, error)
+                    again = _MOST_PENDING_ERRORS
             else:
-                self._flight.sent(series.sent(moment))
-                return
-            if not self._after_failure():
-                break
-        raise failure
+                self._last_send, again = moment.monotonic, _MOST_PENDING_ERRORS
+                del self._outbox[:count]
+                if self._outbox:  # an error stopped it, of which only the next call may tell
+                    self._after_failure()
+        return True
+
+    def _send_some(self, moment: Moment) -> int:
+        first = self._flight.sequence
+        outgoing = self._outbox[:LARGEST_SENDING]
+        packets = [(letter.parcel, letter.head(first + at & 0xFFFF)) for at, (_, letter) in enumerate(outgoing)]
+        count = self._channel.send(packets)
+        for probe, _ in outgoing[:count]:
+            probe.sent = moment
+            self._flight.sent(probe)
+        return count
+
+    def _give_up(self, error: OSError, moment: Moment) -> None:
+        """What has waited for room longer than its answer would have been waited for."""
+        self._after_failure()
+        waiting, self._outbox = self._outbox, []
+        for outgoing in waiting:
+            probe = outgoing.probe
+            if moment.monotonic < probe.sent.monotonic + probe.series.request.timeout_s:
+                self._outbox.append(outgoing)
+            else:
+                self._failed(probe, error)
 
     def _after_failure(self) -> bool:
         """Whether ICMP errors were queued."""
@@ -243,42 +320,30 @@ class _Session:
         self._flight.restart_numbers()
         return errors.any_icmp
 
-    def _plan(self, running: _Running) -> None:
-        """After a send, which was the first in the heap: when the series is next due, or how long it waits."""
-        series = running.series
-        if not series.all_sent:
-            heapq.heapreplace(self._due, (series.due, series.number))
-            return
-        heapq.heappop(self._due)
-        heapq.heappush(self._waiting, (series.deadline, series.number))
-        self._finish([series])
-
     def _read(self) -> None:
         """Replies before stamps: a reply's transmit stamp was queued before it, and so is known when it is timed."""
         for _ in range(_READINGS_PER_TICK):
-            read = self._moment()
             replies = self._channel.replies()
+            read = self._moment()  # after them: what our clock says is never shorter than the truth
             touched = {self._flight.reply(reply, read) for reply in replies}
             errors = self._read_errors()
-            self._finish(series for series in touched if series is not None)
+            self._finish(touched)
             if replies:
-                self._read_at_once(eager=any(reply.stamp_ns is None for reply in replies))
+                self._read_at_once(eager=any(reply[3] is None for reply in replies))
             if len(replies) < BATCH and len(errors.stamps) + len(errors.icmp) < BATCH:
                 return
 
     def _read_errors(self) -> Errors:
         errors = self._channel.errors()
-        for stamp in errors.stamps:
-            self._flight.stamp(stamp)
+        self._flight.stamps(errors.stamps)
         if errors.icmp:
             read = self._moment()
-            touched = {self._flight.error(error, read) for error in errors.icmp}
-            self._finish(series for series in touched if series is not None)
+            self._finish({self._flight.error(error, read) for error in errors.icmp})
         return errors
 
-    def _finish(self, touched: Iterable[Series]) -> None:
+    def _finish(self, touched: Iterable[Series | None]) -> None:
         for series in touched:
-            if series.finished:
+            if series is not None and series.finished:
                 self._complete(series)
 
     def _complete(self, series: Series) -> None:
@@ -297,10 +362,3 @@ class _Session:
             running = self._running.get(heapq.heappop(self._waiting)[1])
             if running is not None:
                 self._complete(running.series)
-
-
-def _where(address: str) -> Where:
-    try:
-        return socket_address(address, 0)
-    except OSError as error:  # no such interface: every echo of the series says so
-        return error

@@ -6,7 +6,9 @@ again and its older echo can no longer be answered; no wait is that long at any 
 
 from __future__ import annotations
 
-from probes.net.engine.channel import Quoted, Reply, Stamp
+from collections.abc import Iterable
+
+from probes.net.engine.messages import Quoted, ReplyFields, StampFields
 from probes.net.engine.moment import Moment
 from probes.net.engine.series import Probe, Series
 
@@ -19,7 +21,8 @@ class Flight:
 
     def __init__(self) -> None:
         self.sequence = 0  # of the next packet
-        self._number = 0  # of its transmit stamp
+        self.stamped = False  # whether any packet has had its transmit stamp
+        self._number = 0  # of the next packet's transmit stamp
         self._by_sequence: dict[int, Probe] = {}
         self._by_number: dict[int, Probe] = {}
 
@@ -46,22 +49,25 @@ class Flight:
             if self._by_sequence.get(probe.wire) is probe:
                 del self._by_sequence[probe.wire]
 
-    def reply(self, reply: Reply, read: Moment) -> Series | None:
-        """The series that it answers; None where it answers nothing of ours."""
-        probe = self._by_sequence.get(reply.sequence)
+    def reply(self, reply: ReplyFields, read: Moment) -> Series | None:
+        """The series that it answers; None where it answers nothing of ours. ``read``: a moment after it came."""
+        sequence, source, payload, stamp_ns = reply
+        probe = self._by_sequence.get(sequence)
         if probe is None:
             return None
         series = probe.series
-        if reply.source != series.address or not reply.payload.startswith(series.token):
+        if source != series.source or not payload.startswith(series.token):
             return None
-        series.answered(probe, reply.stamp_ns, read)
+        series.answered(probe, stamp_ns, read)
         return series
 
-    def stamp(self, stamp: Stamp) -> None:
+    def stamps(self, stamps: Iterable[StampFields]) -> None:
         """A stamp from before its packet was sent is one that was given up."""
-        probe = self._by_number.pop(stamp.number, None)
-        if probe is not None and stamp.stamp_ns >= probe.sent.wall_ns:
-            probe.transmit_ns = stamp.stamp_ns
+        for number, stamp_ns in stamps:
+            probe = self._by_number.pop(number, None)
+            if probe is not None and stamp_ns >= probe.sent.wall_ns:
+                probe.transmit_ns = stamp_ns
+                self.stamped = True
 
     def error(self, error: Quoted, read: Moment) -> Series | None:
         """Routers may quote nothing of the payload (RFC 792); what they do quote must be ours."""

@@ -1,12 +1,16 @@
-"""One reading of both clocks, and the round-trip time that stamps and clocks agree on. Pure."""
+"""One reading of both clocks, and the round-trip time that stamps and clocks agree on."""
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
+from probes.contract import Clock
 from probes.exchanges import TimestampSource
 
 CLOCK_SLACK_S = 0.001
+_TOGETHER_S = 0.0002
+_ATTEMPTS = 10
 _SLEW = 0.001  # adjtime(3) slews by up to 500 ppm; twice that is no step
 
 
@@ -17,6 +21,18 @@ class Moment(NamedTuple):
     wall_ns: int
 
 
+def take_moment(clock: Clock) -> Moment:
+    """Now; read again where this process was held up between the two clocks, which would look like a step."""
+    monotonic = clock.monotonic()
+    for _ in range(_ATTEMPTS):
+        wall_ns = time.time_ns()
+        after = clock.monotonic()
+        if after - monotonic < _TOGETHER_S:
+            break
+        monotonic = after
+    return Moment(monotonic, wall_ns)
+
+
 def stepped(before: Moment, after: Moment) -> bool:
     """Whether the wall clock, which stamps packets, was set between the two."""
     elapsed = after.monotonic - before.monotonic
@@ -25,22 +41,18 @@ def stepped(before: Moment, after: Moment) -> bool:
 
 
 def round_trip(
-    *,
-    sent_monotonic: float,
-    answered_monotonic: float,
-    transmit_ns: int | None,
-    sent_wall_ns: int | None,
-    receive_ns: int | None,
+    sent: Moment, read: Moment, transmit_ns: int | None, receive_ns: int | None
 ) -> tuple[float, TimestampSource]:
     """Seconds by the best clock that stamped both ends and agrees with the monotonic clock, and which that was.
 
     We read after the kernel received, so no true RTT is longer than the one seen from user space.
     """
-    user = answered_monotonic - sent_monotonic
-    candidates = ((transmit_ns, TimestampSource.KERNEL_RX_TX), (sent_wall_ns, TimestampSource.KERNEL_RX))
-    for sent_ns, source in candidates:
-        if sent_ns is not None and receive_ns is not None:
-            kernel = (receive_ns - sent_ns) / 1e9
-            if 0 < kernel <= user + CLOCK_SLACK_S:
-                return kernel, source
+    user = read.monotonic - sent.monotonic
+    if receive_ns is None or stepped(sent, read):
+        return user, TimestampSource.USER
+    longest = user + CLOCK_SLACK_S
+    if transmit_ns is not None and 0 < (kernel := (receive_ns - transmit_ns) / 1e9) <= longest:
+        return kernel, TimestampSource.KERNEL_RX_TX
+    if 0 < (kernel := (receive_ns - sent.wall_ns) / 1e9) <= longest:
+        return kernel, TimestampSource.KERNEL_RX
     return user, TimestampSource.USER

@@ -12,17 +12,16 @@ How an echo ends
 from __future__ import annotations
 
 import random
-import socket
 from dataclasses import dataclass
 
 from probes.exchanges import EchoRequest, EchoSample, EchoSeries, TimestampSource
 from probes.failures import from_icmp, timed_out
 from probes.model import Failure, IcmpError, Outcome
-from probes.net.engine.moment import Moment, round_trip, stepped
-from probes.net.sockets import canonical, family_of
+from probes.net.engine.messages import TOKEN_BYTES
+from probes.net.engine.moment import Moment, round_trip
+from probes.net.sockets import canonical, packed_address
 
 MOST_ECHOES = 65536  # the sequence number has 16 bits
-TOKEN_BYTES = 8
 JITTER = 0.1  # of the interval, to either side: no phase lock with what is periodic on the path (RFC 2330 11.1)
 _CLOSEST = 0.5  # of the interval: what pacing held back is not made up for by haste
 
@@ -31,14 +30,14 @@ _BEST_FIRST = [TimestampSource.KERNEL_RX_TX, TimestampSource.KERNEL_RX, Timestam
 
 @dataclass(slots=True)
 class Probe:
-    """One echo request; monotonic times in seconds, stamps in nanoseconds since the epoch."""
+    """One echo request; stamps in nanoseconds since the epoch. ``read`` is when its answer had come."""
 
     series: Series
     sequence: int
     sent: Moment
     transmit_ns: int | None = None
     receive_ns: int | None = None
-    answered_monotonic: float | None = None
+    read: Moment | None = None
     duplicates: int = 0
     icmp: IcmpError | None = None
     not_sent: Failure | None = None
@@ -52,7 +51,7 @@ class Series:
         if not 0 < request.count <= MOST_ECHOES:
             raise ValueError(f"count {request.count} is not within 1 and {MOST_ECHOES}")
         self.request, self.due, self.number = request, start, number
-        self.address = printed(request.address)
+        self.source = packed_address(request.address)
         self.token = chance.randbytes(min(TOKEN_BYTES, request.payload_bytes))
         self.payload = self.token + chance.randbytes(request.payload_bytes - len(self.token))
         self.probes: list[Probe] = []
@@ -78,18 +77,16 @@ class Series:
     def sent(self, moment: Moment) -> Probe:
         """The next echo is on its way."""
         self._unsettled += 1
-        return self._append(moment)
-
-    def failed(self, moment: Moment, failure: Failure) -> None:
-        """The next echo could not be sent."""
-        self._append(moment).not_sent = failure
-
-    def _append(self, moment: Moment) -> Probe:
         probe = Probe(self, len(self.probes), moment)
         self.probes.append(probe)
         self._last_sent = moment.monotonic
         self.due = self._next_due(len(self.probes), moment.monotonic)
         return probe
+
+    def failed(self, probe: Probe, failure: Failure) -> None:
+        """What was thought to be on its way could not be sent."""
+        self._unsettled -= 1
+        probe.not_sent = failure
 
     def _next_due(self, ordinal: int, sent: float) -> float:
         """Jittered; the last is never later than without jitter, so that a series keeps to its time."""
@@ -100,23 +97,23 @@ class Series:
         return max(self._start + (ordinal + jitter) * interval, sent + _CLOSEST * interval)
 
     def answered(self, probe: Probe, stamp_ns: int | None, read: Moment) -> None:
-        """``stamp_ns`` is the kernel's receive stamp; ``read`` is when we saw the reply."""
-        if probe.answered_monotonic is not None:
+        """``stamp_ns`` is the kernel's receive stamp; ``read`` is when we saw the reply, or a little later."""
+        if probe.read is not None:
             probe.duplicates += 1
             return
         if probe.sequence < self._highest:
             self.reordered += 1
-        self._highest = max(self._highest, probe.sequence)
+        else:
+            self._highest = probe.sequence
         self._settle(probe, stamp_ns, read)
 
     def error(self, probe: Probe, icmp: IcmpError, stamp_ns: int | None, read: Moment) -> None:
-        if probe.answered_monotonic is None:
+        if probe.read is None:
             probe.icmp = icmp
             self._settle(probe, stamp_ns, read)
 
     def _settle(self, probe: Probe, stamp_ns: int | None, read: Moment) -> None:
-        probe.answered_monotonic = read.monotonic
-        probe.receive_ns = None if stepped(probe.sent, read) else stamp_ns
+        probe.read, probe.receive_ns = read, stamp_ns
         self._unsettled -= 1
 
     def result(self, kind: str, expected: TimestampSource) -> EchoSeries:
@@ -130,12 +127,6 @@ class Series:
             socket=kind,
             reordered=self.reordered,
         )
-
-
-def printed(address: str) -> str:
-    """As recvmsg() shows the source of a packet from there."""
-    family = family_of(address)
-    return socket.inet_ntop(family, socket.inet_pton(family, address.partition("%")[0]))
 
 
 def _sample(probe: Probe, rtt_s: float | None, start: float) -> EchoSample:
@@ -162,12 +153,6 @@ def _verdict(probe: Probe, rtt_s: float | None) -> tuple[Outcome, Failure | None
 
 
 def _time(probe: Probe) -> tuple[float | None, TimestampSource]:
-    if probe.not_sent is not None or probe.answered_monotonic is None:
+    if probe.not_sent is not None or probe.read is None:
         return None, TimestampSource.USER
-    return round_trip(
-        sent_monotonic=probe.sent.monotonic,
-        answered_monotonic=probe.answered_monotonic,
-        transmit_ns=probe.transmit_ns,
-        sent_wall_ns=probe.sent.wall_ns,
-        receive_ns=probe.receive_ns,
-    )
+    return round_trip(probe.sent, probe.read, probe.transmit_ns, probe.receive_ns)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import socket
 
 from probes.contract import Clock
-from probes.net.engine.channel import RECEIVE_STAMPS, stamp_of
+from probes.net.engine.channel import RECEIVE_STAMPS
+from probes.net.engine.messages import stamp_of
 from probes.net.sockets import SO_TIMESTAMPING
 
 _LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
