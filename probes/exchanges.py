@@ -44,6 +44,7 @@ class TcpInfo:
     rcv_ooopack: int | None
     total_rto: int | None
     notsent_bytes: int | None
+    sacked: int | None = None  # segments of ours that arrived after a gap (RFC 2018)
 
 
 @value

@@ -6,8 +6,10 @@ result where the database lets us in, the TLS certificate otherwise.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Generator
 from dataclasses import replace
+from math import log
 from typing import Generic, TypeVar
 
 from probes.contract import Clock, Context, Probe, ProbeUnavailable
@@ -25,17 +27,24 @@ ICMP_REFILL_S = 1.1
 DEFAULT_RCV_MSS = 536  # TCP_MSS_DEFAULT: what tcpi_rcv_mss says before any data came
 UNANSWERED = "the target answers no UDP, not even small datagrams: filtered, or silent"
 SIGNALS_AT_MOST = 8
-PROOF_ROUNDS = 3
+BOUNDARY_PER_ROUND = 2  # packets just below the size, between a row above it and a small one
+BOUNDARY_ROUNDS = 12  # at most
+ROWS_AT_LEAST = 3  # silent rows above the size, each followed by answers, before the size is called a limit
+PAIRS = 24  # of a large and a small datagram at most, where some large ones arrived and some did not
+PAIRS_APART = 8  # pairs in which only the large one is lost, net of the reverse: not by chance
 IPV4_HEADERS, IPV6_HEADERS = 40, 60  # IP and TCP, without options
 IPV6_MINIMUM = 1280  # RFC 8200 section 5
 TIMESTAMPS = 12  # TCP option of RFC 7323, inside the MSS (RFC 6691)
 LARGEST_MSS = 32767  # tcp(7) TCP_MAXSEG takes no more
 SMALL_MSS = {IPV4_HEADERS: 536, IPV6_HEADERS: 1220}  # what every path must carry
 SMALL_TRIALS = 2  # in a row, between two large ones
-CONNECTIONS_AT_MOST = 12
+CONNECTIONS_AT_MOST = 16
+REPEATS = 2  # of both sides of the size that the search found
 CONNECTION_INTERVAL_S = 0.2
 CONNECT_TIMEOUT_S = 3.0
-SEGMENTS_PER_PAYLOAD = 5  # fits the initial window (RFC 6928), so that its small tail comes through a black hole
+# With its tail it fits the initial window (RFC 6928), so that the tail comes through a black hole. As many full
+# segments as that allows: each one is a trial, and a policer that drops nineteen in twenty must not pass for a limit.
+SEGMENTS_PER_PAYLOAD = 9
 TAIL_BYTES = 300
 PAYLOAD_AT_MOST = 200_000
 
@@ -51,7 +60,13 @@ class MtuOptions:
     sslmode: str = "prefer"
     largest: int | None = None  # None: the local route's MTU
     smallest: int = 576
-    attempts: int = 3  # silent datagrams of one size before the size counts as not arriving
+    attempts: int = 3  # silent small datagrams before the target counts as not answering
+    row: int = 10  # datagrams of one size, all silent, before the size counts as a limit
+    search_row: int = 5  # ... and before the search for the limit goes on below it
+    row_interval_s: float = 0.05
+    beside: float = 0.2  # loss of an exchange that a limit of size may have beside it: 10 % each way
+    random: float = 0.6  # ... and loss just below the size that makes it a queue or a policer
+    error: float = 0.02  # of either answer to that question
     timeout_s: float = 1.0
     stall_s: float = 3.0  # no progress for this long is a stall
     use_database: bool = False  # the port is a PostgreSQL server's
@@ -89,6 +104,7 @@ class DirectionMtu:
     black_hole: bool | None  # None: could not tell
     method: str | None  # "udp-df", "tcp-maxseg", "tcp-send"
     reason: str | None = None  # why it could not tell
+    partial: str | None = None  # large packets are lost more often than small ones, and some arrive: what was seen
 
 
 @value
@@ -124,25 +140,71 @@ class ScriptSteps(Generic[Step, Answer]):
 
 @value
 class DatagramStep:
-    """Wait ``pause_s``, then send one datagram."""
+    """Wait ``pause_s``, then send ``count`` datagrams ``interval_s`` apart, up to the first that is not lost."""
 
     pause_s: float
     packet_bytes: int
     timeout_s: float
+    count: int = 1
+    interval_s: float = 0.0
+
+    @property
+    def spread_s(self) -> float:
+        return (self.count - 1) * self.interval_s
 
 
-DatagramScript = Generator[DatagramStep, DatagramReply, DatagramReply | None]
+Replies = tuple[DatagramReply, ...]
+DatagramScript = Generator[DatagramStep, Replies, DatagramReply | None]
+DatagramWalk = Generator[DatagramStep, Replies, None]
 
 
-class DatagramSteps(ScriptSteps[DatagramStep, DatagramReply]):
+class Boundary:
+    """Do packets just below the size come through? A sequential test (Wald 1945) of ``beside`` against ``random``.
+
+    A full byte queue loses large packets first, a policer some share of them; neither turns from "arrives" to
+    "vanishes" within a few bytes. A loss counts only where a later answer shows that the target could have answered.
+    """
+
+    def __init__(self, options: MtuOptions) -> None:
+        self.arrived = self.lost = self.rows = 0
+        self._lost_weight = log(options.random / options.beside)
+        self._arrived_weight = log((1 - options.random) / (1 - options.beside))
+        self._limit = log((1 - options.error) / options.error)
+
+    def note(self, below: list[bool], small: bool) -> None:
+        """One round: the fates of the packets just below the size, in order, and of the small one after them."""
+        fates = [*below, small]
+        for position, arrived in enumerate(below):
+            self.arrived += arrived
+            self.lost += not arrived and any(fates[position + 1 :])
+        self.rows += any(fates)
+
+    @property
+    def comes_through(self) -> bool:
+        return self._ratio < -self._limit and self.rows >= ROWS_AT_LEAST
+
+    @property
+    def is_lost_too(self) -> bool:
+        return self._ratio > self._limit
+
+    @property
+    def _ratio(self) -> float:
+        return self.lost * self._lost_weight + self.arrived * self._arrived_weight
+
+
+class DatagramSteps(ScriptSteps[DatagramStep, Replies]):
     """The largest datagram that reaches the target, whose "port unreachable" is the receipt.
 
     1. The largest size first: on a healthy path that is the only packet.
     2. "Too big" from a router: go on at the size it names; where it names none (RFC 1191 section 7.1), search.
     3. Silence: does the target answer a small datagram at all? If not, UDP is filtered and nothing can be told.
-    4. Silence at a size counts only as a row of ``attempts``, begun after the target's ICMP allowance has refilled
-       and followed by an answered small datagram: neither a rate limit nor an outage looks like that.
+    4. Silence at a size counts only as a row, begun after the target's ICMP allowance has refilled and followed by
+       an answered small datagram: neither a rate limit nor an outage looks like that.
     5. Then the search between the small size and the silent one.
+    6. A limit is a limit only if it repeats: rows above it, packets just below it and small ones in turn. All above
+       vanish, those below come through as the small ones do; else it is loss that depends on size (see Boundary).
+    7. Where some of the largest size vanish and some arrive, pairs of a large and a small one tell whether size
+       matters.
     """
 
     def __init__(self, largest: int, smallest: int, local_mtu: int | None, options: MtuOptions) -> None:
@@ -152,7 +214,10 @@ class DatagramSteps(ScriptSteps[DatagramStep, DatagramReply]):
         self._rtt_s: float | None = None
         self._search: SizeSearch | None = None
         self._delivered: int | None = None
-        self._black_hole = False
+        self._black_hole = False  # claimed; it holds once it is confirmed
+        self._confirmed = False
+        self._partial: str | None = None
+        self._silent_s = 0.0  # since the target's last answer: its ICMP allowance refills
         self._signalled_mtu: int | None = None
         self._signalled_by: str | None = None
         self._signals = 0
@@ -170,17 +235,19 @@ class DatagramSteps(ScriptSteps[DatagramStep, DatagramReply]):
     def result(self) -> DirectionMtu:
         search, told = self._search, self._search is not None or self._delivered is not None
         unfinished = "the deadline came before the search was over" if self.next() else None
+        told = told and self._confirmed == self._black_hole
         return DirectionMtu(
             largest_delivered=search.delivered if search else self._delivered,
-            smallest_lost=search.lost if search and self._black_hole else None,
+            smallest_lost=search.lost if search and self._confirmed else None,
             signalled_mtu=self._signalled_mtu,
             signalled_by=self._signalled_by,
             black_hole=self._black_hole if told else None,
             method="udp-df",
             reason=self._reason or unfinished,
+            partial=self._partial,
         )
 
-    def _run(self) -> Generator[DatagramStep, DatagramReply, None]:
+    def _run(self) -> DatagramWalk:
         size: int | None = self._largest
         while size is not None:
             reply = yield from self._look(size)
@@ -188,10 +255,14 @@ class DatagramSteps(ScriptSteps[DatagramStep, DatagramReply]):
                 return
             if _arrived(reply):
                 self._delivered = size
+                if any(asked == size and reply.outcome is Outcome.LOST for asked, reply in self._trials):
+                    yield from self._compare(size)
                 return
             told = self._told_size(size, reply)
             if told is None and self._reason is None:
                 yield from self._narrow(size, reply)
+                if self._black_hole and self._reason is None:
+                    yield from self._confirm()
             size = told
 
     def _look(self, size: int) -> DatagramScript:
@@ -205,13 +276,9 @@ class DatagramSteps(ScriptSteps[DatagramStep, DatagramReply]):
         if size <= self._smallest:
             self._delivered = size
             return None
-        proved = yield from self._prove(size)
-        if proved is None or proved.outcome is not Outcome.LOST:
-            return proved
-        # The claim itself is proved twice: other traffic of ours may be using up the target's ICMP allowance.
-        return (yield from self._prove(size))
+        return (yield from self._prove(size, self._options.row))
 
-    def _narrow(self, lost: int, reply: DatagramReply) -> Generator[DatagramStep, DatagramReply, None]:
+    def _narrow(self, lost: int, reply: DatagramReply) -> DatagramWalk:
         """Between the small size, which must be answered, and ``lost``, which was proved silent or drew ``reply``."""
         if self._rtt_s is None and not (yield from self._small_answers()):
             self._reason = self._reason or UNANSWERED
@@ -221,7 +288,7 @@ class DatagramSteps(ScriptSteps[DatagramStep, DatagramReply]):
         while (size := self._search.next()) is not None:
             reply = yield from self._send(size)
             if reply.outcome is Outcome.LOST:
-                proved = yield from self._prove(size)
+                proved = yield from self._prove(size, self._options.search_row)
                 if proved is None:
                     return
                 reply = proved
@@ -233,25 +300,60 @@ class DatagramSteps(ScriptSteps[DatagramStep, DatagramReply]):
                 return
             self._search.tell(size, delivered=_arrived(reply))
 
-    def _prove(self, size: int) -> DatagramScript:
+    def _prove(self, size: int, row: int) -> DatagramScript:
         """LOST only if small datagrams are answered right after a patient row of silent ones; None: cannot tell."""
-        for _ in range(PROOF_ROUNDS):
-            for attempt in range(self._options.attempts):
-                reply = yield from self._send(size, pause_s=0.0 if attempt else ICMP_REFILL_S)
-                if reply.outcome is not Outcome.LOST:
-                    return reply
-            control = yield from self._send(self._smallest)
-            if _arrived(control):
-                return reply
-            if not (yield from self._small_answers()):
-                break
+        reply = yield from self._row(size, row)
+        if reply.outcome is not Outcome.LOST or (yield from self._small_answers()):
+            return reply
         self._reason = f"the target stopped answering small datagrams while {size} bytes were tried"
         return None
 
-    def _small_answers(self) -> Generator[DatagramStep, DatagramReply, bool]:
+    def _confirm(self) -> DatagramWalk:
+        """The limit that the search found, asked anew: nothing that was seen on the way to it counts here."""
+        if self._search is None:
+            return
+        above, below, boundary, seen = self._search.lost, self._search.delivered, Boundary(self._options), ""
+        for _ in range(BOUNDARY_ROUNDS):
+            reply = yield from self._row(above, self._options.row)
+            if reply.outcome is not Outcome.LOST:
+                seen = f"a datagram of {above} bytes ended {reply.outcome} after others of its size vanished"
+                break
+            fates: list[bool] = []
+            for _ in range(BOUNDARY_PER_ROUND):
+                fates.append(_arrived((yield from self._send(below))))
+            boundary.note(fates, _arrived((yield from self._send(self._smallest))))
+            if boundary.comes_through:
+                self._confirmed = True
+                return
+            known = boundary.arrived + boundary.lost
+            seen = f"{boundary.lost} of {known} datagrams of {below} bytes vanish as well as those of {above}"
+            if boundary.is_lost_too:
+                break
+        self._reason = f"no size is a limit: {seen}"
+        yield from self._compare(above)
+
+    def _compare(self, large: int) -> DatagramWalk:
+        """Pairs of a large and a small datagram. Silence of both is no pair: an outage, or the target's rate limit."""
+        only_large = only_small = both = 0
+        for _ in range(PAIRS):
+            big = _arrived((yield from self._send(large)))
+            small = _arrived((yield from self._send(self._smallest)))
+            only_large += small and not big
+            only_small += big and not small
+            both += big and small
+            if only_large - only_small >= PAIRS_APART:
+                self._partial = (
+                    f"{only_large} of {only_large + only_small + both} datagrams of {large} bytes vanish while one of "
+                    f"{self._smallest} bytes arrives right after"
+                )
+                return
+            if not big and not small:
+                yield from self._small_answers()
+
+    def _small_answers(self) -> Generator[DatagramStep, Replies, bool]:
         """Asked after a silence, which has already used up part of the time that the target's allowance needs."""
         for _ in range(self._options.attempts):
-            reply = yield from self._send(self._smallest, pause_s=max(0.0, ICMP_REFILL_S - self._timeout_s()))
+            reply = yield from self._send(self._smallest, pause_s=max(0.0, ICMP_REFILL_S - self._silent_s))
             if _arrived(reply):
                 return True
             if reply.outcome is not Outcome.LOST:
@@ -260,12 +362,26 @@ class DatagramSteps(ScriptSteps[DatagramStep, DatagramReply]):
                 return False
         return False
 
-    def _send(self, size: int, pause_s: float = 0.0) -> Generator[DatagramStep, DatagramReply, DatagramReply]:
-        reply = yield DatagramStep(pause_s=pause_s, packet_bytes=size, timeout_s=self._timeout_s())
-        self._trials.append((size, reply))
-        if _arrived(reply):
+    def _row(self, size: int, count: int) -> Generator[DatagramStep, Replies, DatagramReply]:
+        """Patient: the target's allowance has refilled, so that one arrival of the row would be told."""
+        return (yield from self._send(size, max(0.0, ICMP_REFILL_S - self._silent_s), count))
+
+    def _send(self, size: int, pause_s: float = 0.0, count: int = 1) -> Generator[DatagramStep, Replies, DatagramReply]:
+        """The first that was not lost, or the last."""
+        step = DatagramStep(
+            pause_s=pause_s,
+            packet_bytes=size,
+            timeout_s=self._timeout_s(),
+            count=count,
+            interval_s=self._options.row_interval_s,
+        )
+        replies = yield step
+        self._trials.extend((size, reply) for reply in replies)
+        silent = all(reply.outcome is Outcome.LOST for reply in replies)
+        self._silent_s = self._silent_s + pause_s + step.spread_s + step.timeout_s if silent else 0.0
+        for reply in filter(_arrived, replies):
             self._rtt_s = max(self._rtt_s or 0.0, reply.seconds)
-        return reply
+        return next((reply for reply in replies if reply.outcome is not Outcome.LOST), replies[-1])
 
     def _timeout_s(self) -> float:
         """Once the round trip is known, there is no need to wait the whole timeout for silence."""
@@ -328,12 +444,23 @@ class SegmentSteps(ScriptSteps[SegmentStep, SegmentTrial]):
     2. It stalls: the smallest MSS next, twice. If that stalls too, size is not the matter.
     3. The default once more: only a second stall makes the proof, a single one may be an accident. With two small ones
        between, a balancer that sends every other connection to a dead end does not look like a matter of size.
-    4. Then the search between the two.
+    4. Then the search between the two, and at its end both sides of the size once more: a limit repeats itself.
+    5. A stall in which full segments arrived all the same is loss; small segments tell whether size matters to it.
     """
 
     def __init__(
-        self, direction: str, local_mtu: int, headers: int, options: MtuOptions, hints: tuple[int, ...], budget: int
+        self,
+        direction: str,
+        local_mtu: int,
+        headers: int,
+        options: MtuOptions,
+        hints: tuple[int, ...],
+        budget: int,
+        *,
+        limit_known: bool = False,
     ) -> None:
+        """``limit_known``: datagrams of this direction have shown it; one stall is enough to say that TCP meets it."""
+        self._limit_known = limit_known
         self._direction, self._local_mtu, self._headers, self._options = direction, local_mtu, headers, options
         self._hints, self._budget = hints, budget
         self._payload = "query" if options.user is not None else "tls"
@@ -342,6 +469,7 @@ class SegmentSteps(ScriptSteps[SegmentStep, SegmentTrial]):
         self._delivered: int | None = None
         self._black_hole: bool | None = None
         self._reason: str | None = None
+        self._partial: str | None = None
         super().__init__()
 
     def trials(self) -> tuple[SegmentTrial, ...]:
@@ -351,23 +479,30 @@ class SegmentSteps(ScriptSteps[SegmentStep, SegmentTrial]):
         search, over = self._search, self.next() is None
         return DirectionMtu(
             largest_delivered=search.delivered if search else self._delivered,
-            smallest_lost=search.lost if search else None,
+            smallest_lost=search.lost if search and self._black_hole else None,
             signalled_mtu=None,
             signalled_by=None,
             black_hole=self._black_hole,
             method="tcp-maxseg" if self._direction == "from-target" else "tcp-send",
             reason=self._reason or (None if over else "the deadline came before the search was over"),
+            partial=self._partial,
         )
 
     def _run(self) -> Generator[SegmentStep, SegmentTrial, None]:
         first = yield from self._first()
         if first.delivered:
             self._note_delivered(first)
+        elif _some_arrived(first):
+            yield from self._random()
         elif first.delivered is None:
             self._reason = _why(first.failure)
             yield from self._up_to_hint()
+        elif self._limit_known:
+            self._reason = "a transfer with the default segments stalls: TCP meets the limit that datagrams showed"
         elif (yield from self._proves_size()):
             yield from self._narrow()
+            if self._reason is None:
+                yield from self._confirm()
 
     def _first(self) -> Generator[SegmentStep, SegmentTrial, SegmentTrial]:
         """The default MSS; where the server does not let us in, its TLS flight has to do."""
@@ -398,6 +533,8 @@ class SegmentSteps(ScriptSteps[SegmentStep, SegmentTrial]):
         if again.delivered:
             self._note_delivered(again)
             self._reason = "one transfer stalled and the same came through when repeated: not a matter of size"
+        elif _some_arrived(again):
+            self._tell_random()
         elif again.delivered is None:
             self._reason = f"the stall could not be repeated: {_why(again.failure)}"
         return again.delivered is False
@@ -409,12 +546,46 @@ class SegmentSteps(ScriptSteps[SegmentStep, SegmentTrial]):
         self._search = SizeSearch(smallest, lost, TCP_TOLERANCE, self._hints)
         while (size := self._search.next()) is not None and len(self._trials) < self._budget:
             trial = yield from self._try(size, self._options.stall_s / 2)
+            if _some_arrived(trial):
+                self._tell_random()
+                return
             if trial.delivered is None and len(self._trials) < self._budget:
                 trial = yield from self._try(size, self._options.stall_s / 2)
             if trial.delivered is None:
                 self._reason = f"the search stopped early: {_why(trial.failure)}"
                 return
             self._search.tell(size, delivered=trial.delivered)
+
+    def _confirm(self) -> Generator[SegmentStep, SegmentTrial, None]:
+        """Just below the size comes through, and the size itself stalls, each time."""
+        for _ in range(REPEATS):
+            if self._search is None or len(self._trials) + 2 > self._budget:
+                return
+            below = yield from self._try(self._search.delivered, self._options.stall_s / 2)
+            above = yield from self._try(self._search.lost, self._options.stall_s / 2)
+            if below.delivered is False or above.delivered or _some_arrived(above):
+                self._tell_random()
+                return
+
+    def _random(self) -> Generator[SegmentStep, SegmentTrial, None]:
+        """The default stalled although full segments arrived. Do small ones come through, each time?"""
+        self._black_hole, self._reason = None, "a transfer stalls although full segments of it arrive: loss, no limit"
+        for _ in range(SMALL_TRIALS):
+            small = yield from self._try(SMALL_MSS[self._headers] + self._headers)
+            if not small.delivered:
+                return
+        self._tell_random()
+
+    def _tell_random(self) -> None:
+        """Small segments came through and large ones stalled, but not all of them, or not each time."""
+        smallest = SMALL_MSS[self._headers] + self._headers
+        stalled = sum(_is_stall(trial.failure) and trial.packet_bytes != smallest for trial in self._trials)
+        self._black_hole = None
+        self._reason = "transfers with large segments stall, but some of those segments arrive: loss, no limit of size"
+        self._partial = (
+            f"{stalled} of {sum(t.packet_bytes != smallest for t in self._trials)} TCP transfers with segments above "
+            f"{smallest} bytes stall and none with smaller ones"
+        )
 
     def _up_to_hint(self) -> Generator[SegmentStep, SegmentTrial, None]:
         """Where the other direction stalls first, this one can be tried up to what the other delivers."""
@@ -592,15 +763,28 @@ def _delivered(direction: str, failure: Failure | None, info: TcpInfo | None) ->
     """A stall speaks against the side that owes bytes: ours where our own data is unacknowledged, else the target's."""
     if failure is None:
         return True
-    if not _is_stall(failure) or (direction == "from-target" and _full_segment_arrived(info)):
+    if not _is_stall(failure) or _full_segment_arrived(direction, info):
         return None
     ours = info is not None and info.unacked > 0
     return False if ours == (direction == "to-target") else None
 
 
-def _full_segment_arrived(info: TcpInfo | None) -> bool:
-    """One packet of this very size came through, so it is loss. Up to 536 rcv_mss is the kernel's first guess."""
-    return info is not None and info.rcv_mss >= info.advmss > DEFAULT_RCV_MSS
+def _full_segment_arrived(direction: str, info: TcpInfo | None) -> bool:
+    """One packet of this very size came through, so it is loss. Up to 536 rcv_mss is the kernel's first guess.
+
+    Our own segments: more than one is acknowledged out of order, and only the last one of a transfer is small.
+    """
+    if info is None:
+        return False
+    if direction == "to-target":
+        return (info.sacked or 0) > 1
+    return info.rcv_mss >= info.advmss > DEFAULT_RCV_MSS
+
+
+def _some_arrived(trial: SegmentTrial) -> bool:
+    """It stalled, and yet a full segment of it came through."""
+    stalled = trial.delivered is None and _is_stall(trial.failure)
+    return stalled and _full_segment_arrived(trial.direction, trial.info)
 
 
 def _untried(step: SegmentStep, failure: Failure, seconds: float) -> SegmentTrial:
@@ -632,30 +816,57 @@ def _unknown(reason: str) -> DirectionMtu:
 def merge_forward(udp: DirectionMtu, tcp: DirectionMtu) -> DirectionMtu:
     """One account of the way to the target: the database's own protocol decides, UDP adds exact sizes and signals.
 
-    Where UDP vanishes and TCP comes through, something clamps the MSS: TCP is well, and the reason says so.
+    Where UDP vanishes and TCP comes through, something clamps the MSS: TCP is well, and the reason says so. What one of
+    them delivers at a size that vanished for the other refutes the limit.
     """
+    partial = udp.partial or tcp.partial
     if tcp.black_hole is None or tcp.black_hole == udp.black_hole:
-        return udp if udp.black_hole is not None or tcp.largest_delivered is None else tcp
+        told = udp if udp.black_hole is not None or tcp.largest_delivered is None else tcp
+        return replace(told, partial=partial)
     reason = tcp.reason
-    if udp.black_hole and not tcp.black_hole:
-        reason = f"UDP above {udp.largest_delivered} bytes vanishes, but TCP's segments are clamped below that"
-    return replace(tcp, signalled_mtu=udp.signalled_mtu, signalled_by=udp.signalled_by, reason=reason)
+    if udp.black_hole:
+        clamped = (tcp.largest_delivered or 0) < (udp.smallest_lost or 0)
+        segments = "segments are clamped below that" if clamped else f"segments of {tcp.largest_delivered} do not"
+        reason = f"UDP above {udp.largest_delivered} bytes vanishes, but TCP's {segments}"
+    elif tcp.black_hole and (udp.largest_delivered or 0) >= (tcp.smallest_lost or 0):
+        reason = f"TCP segments of {tcp.smallest_lost} bytes stall, datagrams of {udp.largest_delivered} arrive"
+        tcp = replace(tcp, black_hole=None, smallest_lost=None)
+    told = replace(tcp, signalled_mtu=udp.signalled_mtu, signalled_by=udp.signalled_by, reason=reason)
+    return replace(told, partial=partial)
 
 
 async def _measure_datagrams(context: Context, address: str, steps: DatagramSteps, deadline: float) -> None:
-    count = 0
+    port = 0
     while (step := steps.next()) is not None:
-        if context.clock.monotonic() + step.pause_s + step.timeout_s > deadline:
+        if context.clock.monotonic() + step.pause_s + step.spread_s + step.timeout_s > deadline:
             return
         await context.clock.sleep(step.pause_s)
-        request = DatagramRequest(
+        replies = await _send_datagrams(context, address, step, port)
+        port += len(replies)
+        steps.tell(replies)
+
+
+async def _send_datagrams(context: Context, address: str, step: DatagramStep, port: int) -> Replies:
+    """Each to a port of its own. Once one is known not to be lost no more are sent."""
+    requests = [
+        DatagramRequest(
             address=address,
-            port=UDP_PORTS[count % len(UDP_PORTS)],
+            port=UDP_PORTS[(port + number) % len(UDP_PORTS)],
             packet_bytes=step.packet_bytes,
             timeout_s=step.timeout_s,
         )
-        steps.tell(await context.network.datagram(request))
-        count += 1
+        for number in range(step.count)
+    ]
+    if step.count == 1:
+        return (await context.network.datagram(requests[0]),)
+    tasks: list[asyncio.Task[DatagramReply]] = []
+    async with asyncio.TaskGroup() as group:
+        for request in requests:
+            tasks.append(group.create_task(context.network.datagram(request)))
+            await context.clock.sleep(step.interval_s)
+            if any(task.done() and task.result().outcome is not Outcome.LOST for task in tasks):
+                break
+    return tuple(task.result() for task in tasks)
 
 
 def _datagram_steps(local_mtu: int | None, is_ipv6: bool, options: MtuOptions) -> DatagramSteps:
@@ -701,7 +912,7 @@ async def _measure_segments(
     """Both directions by the database's own connections, within one budget of connections."""
     headers = IPV6_HEADERS if ":" in (target.address or "") else IPV4_HEADERS
     mtu, connections = local_mtu or 1500, _Connections(context, target, options)
-    hints = (forward.largest_delivered,) if forward.black_hole and forward.largest_delivered else ()
+    hints = (forward.largest_delivered,) if forward.largest_delivered and forward.black_hole is not False else ()
     back = SegmentSteps("from-target", mtu, headers, options, hints, CONNECTIONS_AT_MOST)
     await connections.run(back)
     from_target = back.result()
@@ -711,7 +922,8 @@ async def _measure_segments(
         return forward, from_target, back.trials()
     if from_target.black_hole and from_target.largest_delivered:
         hints = (*hints, from_target.largest_delivered)
-    there = SegmentSteps("to-target", mtu, headers, options, hints, CONNECTIONS_AT_MOST - len(back.trials()))
+    left, known = CONNECTIONS_AT_MOST - len(back.trials()), bool(forward.black_hole)
+    there = SegmentSteps("to-target", mtu, headers, options, hints, left, limit_known=known)
     await connections.run(there)
     return merge_forward(forward, there.result()), from_target, (*back.trials(), *there.trials())
 

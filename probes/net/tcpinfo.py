@@ -45,6 +45,7 @@ def parse_tcp_info(raw: bytes) -> TcpInfo | None:
         rcv_ooopack=_u32(raw, 224),
         total_rto=_field(raw, 240, "=H"),
         notsent_bytes=_u32(raw, 144),
+        sacked=_u32(raw, 28),
     )
 
 

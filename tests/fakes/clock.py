@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from datetime import UTC, datetime, timedelta
 
 START = datetime(2024, 1, 25, 3, 0, 0, tzinfo=UTC)
 
 
+TURNS = 4  # of the event loop, for everybody who is about to sleep as well
+
+
 class FakeClock:
+    """Sleepers wake in the order of their time, so what runs side by side takes the time of the longest."""
+
     def __init__(self) -> None:
         self.now = 1000.0
+        self._sleepers: set[tuple[float, int]] = set()
+        self._serial = itertools.count()
         self.wall_step = timedelta(0)  # a test may step the wall clock; no duration may change
 
     def monotonic(self) -> float:
@@ -20,5 +28,13 @@ class FakeClock:
         return START + timedelta(seconds=self.now - 1000.0) + self.wall_step
 
     async def sleep(self, seconds: float) -> None:
-        self.now += max(0.0, seconds)
-        await asyncio.sleep(0)
+        mine = (self.now + max(0.0, seconds), next(self._serial))
+        self._sleepers.add(mine)
+        try:
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+            while min(self._sleepers) != mine:  # noqa: ASYNC110 - no event says that all the others sleep
+                await asyncio.sleep(0)
+            self.now = max(self.now, mine[0])
+        finally:
+            self._sleepers.remove(mine)

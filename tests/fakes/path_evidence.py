@@ -164,6 +164,7 @@ def way(
     signalled: int | None = None,
     by: str | None = None,
     reason: str | None = None,
+    partial: str | None = None,
 ) -> DirectionMtu:
     return DirectionMtu(
         largest_delivered=delivered,
@@ -173,6 +174,7 @@ def way(
         black_hole=lost is not None if black_hole is None and reason is None else black_hole,
         method=method,
         reason=reason,
+        partial=partial,
     )
 
 

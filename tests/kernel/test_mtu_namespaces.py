@@ -1,6 +1,10 @@
 """Path MTU through a real router, each direction narrowed by itself, with ICMP and without, and a real PostgreSQL."""
 
+import contextlib
 import random
+import socket
+import threading
+import time
 
 import pytest
 
@@ -190,3 +194,73 @@ def test_black_hole_both_ways_under_tls(tmp_path, udp):
     assert there.largest_delivered == 1400
     assert there.black_hole is (True if udp else None)
     assert len(measurement.segments) <= CONNECTIONS_AT_MOST
+
+
+# Look-alikes: loss that depends on size
+
+
+@contextlib.contextmanager
+def congested(made, draw):
+    """Router 1's queue towards the server holds few bytes and is offered more than its rate, by packets of many sizes."""
+    rate, limit = draw.choice([1_000_000, 2_000_000]), draw.choice([6_000, 12_000, 30_000])
+    over, sizes = draw.uniform(1.1, 2.5), draw.choice([(1000,), (1400,), (200, 600, 1400), tuple(range(100, 1400, 37))])
+    print(f"rate {rate} limit {limit} load {over:.2f} sizes {sizes[:4]}")  # noqa: T201
+    router = made.router(1)
+    router.run(*f"tc qdisc add dev right root tbf rate {rate} burst 3000 limit {limit}".split())
+    router.run("sysctl", "-qw", "net.ipv4.icmp_ratelimit=1000")
+    made.filter(made.server, "prerouting", "udp dport 9 drop")
+    stop, seed = threading.Event(), draw.random()
+
+    def send() -> None:
+        sizes_of, due = random.Random(seed), time.monotonic()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            while not stop.is_set():
+                size = sizes_of.choice(sizes)
+                due += sizes_of.expovariate(rate * over / (size * 8))
+                time.sleep(max(0.0, due - time.monotonic()))
+                sock.sendto(bytes(size - 28), (made.address(), 9))
+
+    sender = threading.Thread(target=lambda: router.inside(send))
+    sender.start()
+    try:
+        time.sleep(0.5)
+        yield
+    finally:
+        stop.set()
+        sender.join()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_full_byte_queue_is_no_black_hole(seed):
+    with chain() as made, congested(made, random.Random(seed)):
+        forward = (ask(made)).to_target
+        dropped = made.router(1).run("tc", "-s", "qdisc", "show", "dev", "right")
+    print(dropped)  # noqa: T201
+    assert "dropped 0," not in dropped
+    assert forward.black_hole is not True
+
+
+@pytest.mark.parametrize(("way", "seed"), [("daddr", 1), ("daddr", 2), ("saddr", 3), ("saddr", 4)])
+def test_a_policer_of_large_packets_is_no_black_hole(way, seed):
+    draw = random.Random(seed)
+    share, above = draw.randint(60, 90), draw.randint(600, 1400)
+    print(f"{share} % above {above} bytes")  # noqa: T201
+    with chain() as made, database(made):
+        rule = f"ip {way} {made.address()} ip length > {above} numgen random mod 100 < {share} drop"
+        made.filter(made.router(1), "forward", rule)
+        measurement = ask(made, DATABASE)
+    assert measurement.to_target.black_hole is not True
+    assert measurement.from_target.black_hole is not True
+
+
+@pytest.mark.parametrize(("family", "seed"), [(4, 1), (4, 2), (6, 3)])
+def test_a_black_hole_beside_loss(family, seed):
+    draw = random.Random(seed)
+    mtu, percent = draw.randint(1285 if family == 6 else 600, 1490), draw.randint(1, 4)
+    print(f"MTU {mtu}, {percent} % lost each way")  # noqa: T201
+    with chain() as made:
+        long = f"ip length > {mtu} drop" if family == 4 else f"ip6 length > {mtu - 40} drop"
+        made.filter(made.router(1), "forward", long, f"numgen random mod 100 < {percent} drop")
+        forward = (ask(made, family=family)).to_target
+    assert forward.black_hole is True
+    assert mtu - 4 <= forward.largest_delivered <= mtu

@@ -151,6 +151,8 @@ REJECTIONS = {
     "reject with icmp type host-prohibited": "3/10",
     "reject with icmp type net-prohibited": "3/9",
     "reject with icmp type port-unreachable": "3/3",
+    "reject with icmp type host-unreachable": "3/1",
+    "reject with icmp type net-unreachable": "3/0",
 }
 
 
@@ -222,6 +224,26 @@ def test_a_narrow_path_that_says_so_is_no_black_hole(place, draw):
         ran = place.netdiag(place.dsn)
     healthy(ran)
     assert [(note["code"], note["subject"]["size"]) for note in ran.found("note")] == [("mtu.fragmentation", mtu)]
+
+
+@pytest.mark.parametrize("way", ["daddr", "saddr"])
+def test_a_policer_of_large_packets_is_no_black_hole(place, draw, way):
+    """Loss that depends on size and strikes at random: it may be called loss, and never a limit of size."""
+    share, above = draw.randint(60, 90), draw.randint(600, 1400)
+    print(f"{share} % of what is longer than {above}, ip {way} {SERVER}")  # noqa: T201
+    with place.at_router("forward", f"ip {way} {SERVER} ip length > {above} numgen random mod 100 < {share} drop"):
+        ran = place.netdiag(place.dsn, budget="60s")
+    assert set(ran.causes) <= {"link.loss", "db.slow", "db.unresponsive"}, ran
+
+
+def test_a_black_hole_is_found_beside_loss(place, draw):
+    mtu, percent = draw.randint(600, 1450), draw.randint(1, 3)
+    print(f"MTU {mtu}, {percent} % lost each way")  # noqa: T201
+    rules = (f"ip length > {mtu} drop", f"numgen random mod 100 < {percent} drop")
+    with place.at_router("forward", *rules):
+        ran = place.netdiag(SERVER, budget="60s")
+    cause = only(ran, "mtu.black-hole")
+    assert mtu - 4 <= cause["subject"]["size"] <= mtu
 
 
 def test_a_clamped_path_is_no_black_hole(place, draw):

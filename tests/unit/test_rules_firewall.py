@@ -71,6 +71,47 @@ EXPECTED = {  # what fires in each world: none but these
 }
 
 
+def unreachable(offender="203.0.113.1", kind=3, code=1):
+    icmp = IcmpError(family=4, type=kind, code=code, offender=offender)
+    return ev.unconnected(Outcome.EXPIRED if kind == 11 else Outcome.UNREACHABLE, icmp=icmp)
+
+
+ECHO = ev.latency([0.01] * 20, method="icmp")
+
+
+@pytest.mark.parametrize("code", [0, 1])
+@pytest.mark.parametrize("proof", ["control", "echo"])
+def test_unreachable_for_one_port_alone_is_a_filters_word(code, proof):
+    """nft and iptables may reject with any ICMP code; no route knows ports."""
+    tried = [unreachable(code=code)] * 4
+    world = ev.case(ev.ports(tried, CONTROL)) if proof == "control" else ev.case(ev.ports(tried), ECHO)
+    found, ruled = only(REJECT, world), only(UNREACHABLE, world)
+    assert isinstance(found, Finding)
+    assert isinstance(ruled, RuledOut)
+    assert "203.0.113.1" in found.statement
+    assert found.confidence == 0.9
+    assert len(ruled.evidence) >= 1
+    assert not isinstance(only(DROP, world), Finding)
+
+
+LOOKALIKES = {
+    "nothing-beside": [ev.ports([unreachable()] * 4, {54321: [unreachable()] * 4})],
+    "a-route-that-comes-and-goes": [
+        ev.ports([unreachable()] * 4), ev.latency([0.01, None, 0.01, None], method="icmp")
+    ],
+    "some-open": [ev.ports([unreachable(), ev.connected()], CONTROL)],
+    "a-loop": [ev.ports([unreachable(kind=11, code=0)] * 4), ECHO],
+    "this-host": [ev.ports([unreachable(offender=ev.SOURCE)] * 4), ECHO],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOOKALIKES)
+def test_what_is_no_filters_unreachable(name):
+    world = ev.case(*LOOKALIKES[name])
+    assert not isinstance(only(REJECT, world), Finding)
+    assert isinstance(only(UNREACHABLE, world), Finding)
+
+
 @pytest.mark.parametrize("name", WORLDS)
 def test_one_world_one_cause(name):
     rules = (DROP, REJECT, UNREACHABLE, CLOSED)

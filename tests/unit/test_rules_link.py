@@ -22,7 +22,7 @@ from tests.fakes.evidence import (
     latency,
     target,
 )
-from tests.fakes.path_evidence import LIVE, OTHER, drawn, held, resolved, sampled, verdict
+from tests.fakes.path_evidence import LIVE, OTHER, drawn, held, resolved, sampled, sized, verdict, way
 
 RULES = {rule.code: rule for rule in link.RULES}
 LATENCY, LOSS = RULES["region.latency"], RULES["link.loss"]
@@ -309,3 +309,34 @@ def test_judgements_keep_to_the_rules_of_every_rule(code):
         assert_one_each(rule, world)
         assert_deterministic(rule, world, seed)
         assert_evidence_carries(rule, world)
+
+
+# Loss of large packets alone
+
+
+SOME = way(1500, black_hole=False, method="udp-df", partial="9 of 12 datagrams of 1500 bytes vanish")
+ALL_WELL = way(1500, black_hole=False)
+
+
+@pytest.mark.parametrize("direction", ["to-target", "from-target"])
+def test_loss_of_large_packets_alone_is_loss(direction):
+    ways = (SOME, ALL_WELL) if direction == "to-target" else (ALL_WELL, SOME)
+    found = only(LOSS, case(sampled([False] * 20), sized(*ways)))
+    assert isinstance(found, Finding)
+    assert found.subject.direction == direction
+    assert "9 of 12 datagrams of 1500 bytes vanish" in found.statement
+    assert "0 of 20 lost" in found.statement
+    assert "black hole" in found.would_refute
+    assert len(found.evidence) == 2
+
+
+def test_a_black_hole_is_no_loss_of_large_packets():
+    hole = way(1400, 1401, method="udp-df", partial="all of them")
+    assert isinstance(only(LOSS, case(sampled([False] * 20), sized(hole, ALL_WELL))), RuledOut)
+    assert isinstance(only(LOSS, case(sampled([False] * 20), sized(ALL_WELL, ALL_WELL))), RuledOut)
+
+
+def test_loss_of_every_size_is_told_by_the_small_packets():
+    found = only(LOSS, case(sampled([True, False, False, False] * 10), sized(SOME, ALL_WELL)))
+    assert isinstance(found, Finding)
+    assert found.subject.direction is None

@@ -90,6 +90,28 @@ def test_what_is_no_matter_of_size_stays_open(unknown):
     assert isinstance(directions(case(sized(unknown, WELL)))["to-target"], NotMeasured)
 
 
+def test_a_large_packet_that_arrives_refutes_the_black_hole():
+    silent, arrived = (DatagramReply(outcome=o, seconds=1.0) for o in (Outcome.LOST, Outcome.REFUSED))
+    lost, some = ((silent,) * 9, (*(silent,) * 9, arrived))
+    for size, replies, fires in ((1401, lost, True), (1401, some, False), (1500, some, False), (1400, some, True)):
+        trials = [DatagramTrial(packet_bytes=size, replies=replies)]
+        found = directions(case(sized(way(1400, 1401, method="udp-df"), WELL, datagrams=trials)))["to-target"]
+        assert isinstance(found, Finding if fires else NotMeasured), (size, fires)
+
+
+def test_what_would_refute_it_names_both_sides_of_the_size():
+    found = directions(case(sized(way(1400, 1404), WELL)))["to-target"]
+    assert "1,404 bytes with DF that arrives" in found.would_refute
+    assert "1,400 bytes that are lost more often than small ones" in found.would_refute
+
+
+def test_large_packets_lost_at_random_are_no_black_hole_and_no_clean_bill():
+    some = way(1500, black_hole=False, method="udp-df", partial="9 of 12 datagrams of 1500 bytes vanish")
+    ruled = directions(case(sized(some, WELL)))["to-target"]
+    assert isinstance(ruled, RuledOut)
+    assert "Not all of them, though: 9 of 12 datagrams" in ruled.statement
+
+
 def test_a_low_mss_is_no_fault():
     clamped = way(1360, black_hole=False)
     assert all(isinstance(j, RuledOut) for j in directions(case(sized(clamped, clamped))).values())

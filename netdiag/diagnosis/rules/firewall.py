@@ -30,12 +30,14 @@ from netdiag.diagnosis.rules.handshakes import (
     Tries,
     Try,
     early_reset,
+    is_expired,
     is_local,
     offenders,
     open_beside,
     proofs_of_life,
     silence,
     tries_at,
+    way_beside,
 )
 from netdiag.diagnosis.rules.subjects import Place, finding_id, ratio, sockets, unseen_share
 from netdiag.diagnosis.thresholds import ADVERSE_LOSS, CERTAIN, DROP_AT_HOST, LIKELY, SILENT_SYNS
@@ -43,10 +45,14 @@ from netdiag.diagnosis.thresholds import ADVERSE_LOSS, CERTAIN, DROP_AT_HOST, LI
 DROP, REJECT, UNREACHABLE = "firewall.drop", "firewall.reject", "net.unreachable"
 
 _REJECTIONS = {
+    (4, 3, 0): "network unreachable",
+    (4, 3, 1): "host unreachable",
     (4, 3, 3): "port unreachable",
     (4, 3, 9): "network administratively prohibited",
     (4, 3, 10): "host administratively prohibited",
     (4, 3, 13): "communication administratively prohibited",
+    (6, 1, 0): "no route to destination",
+    (6, 1, 3): "address unreachable",
     (6, 1, 1): "communication administratively prohibited",
     (6, 1, 4): "port unreachable",
     (6, 1, 5): "source address failed policy",
@@ -190,6 +196,9 @@ def _reject(case: Case, place: Place) -> Judgement:
     forged = early_reset(case.evidence, place.address, place.port) if tries.count(Answer.RESET) else None
     if forged:
         return _reset_on_the_way(place, tries, forged)
+    beside = way_beside(case.evidence, place.address, place.port, tries)
+    if beside:
+        return _rejected_as_unreachable(place, tries, beside)
     if not tries.count(Answer.OPEN, Answer.RESET):
         why = "a rejection whose ICMP does not come back looks like a drop" if tries.all_silent else "no filter was met"
         text = f"Connection attempts to {place.label}: {tries.tally}; {why}."
@@ -213,6 +222,17 @@ def _rejected(place: Place, tries: Tries, rejected: tuple[Try, ...]) -> Finding:
     )
     text = f"{ratio(len(rejected), tries.sent)} connection attempts to {place.label} are rejected by {by}"
     return _reject_finding(place, tries, f"{text} ({_words(rejected)}).", CERTAIN, tries.ids, " and ".join(who))
+
+
+def _rejected_as_unreachable(place: Place, tries: Tries, beside: tuple[Proof, ...]) -> Finding:
+    told = tries.of(Answer.UNREACHABLE)
+    who, alive = ", ".join(offenders(told)), "; ".join(proof.statement for proof in beside[:2])
+    text = (
+        f"{ratio(len(told), tries.sent)} connection attempts to {place.label} are answered by {who} with "
+        f"{_words(told)}, while {alive}: there is a way to the host, so it is this port that {who} refuses."
+    )
+    cited = tuple(sorted({*tries.ids, *(proof.measurement for proof in beside)}))
+    return _reject_finding(place, tries, text, LIKELY, cited, who)
 
 
 def _words(rejected: tuple[Try, ...]) -> str:
@@ -277,9 +297,10 @@ def _unreachable(case: Case, place: Place) -> Judgement:
     beside = open_beside(case, place)
     if len(told) == tries.sent and all(is_local(t) for t in told) and beside:
         return _no_such_family(place, tries, told, beside)
-    if told:
+    way = way_beside(case.evidence, place.address, place.port, tries)
+    if told and not way:
         return _unreachable_finding(place, tries, _told_statement(place, tries, told), CERTAIN)
-    proofs = proofs_of_life(case.evidence, place.address, place.port)
+    proofs = way or proofs_of_life(case.evidence, place.address, place.port)
     if tries.count(Answer.OPEN, Answer.RESET) or place.address in offenders(tries.tries) or proofs:
         return _reachable(place, tries, proofs)
     if tries.count(Answer.REJECTED):
@@ -306,7 +327,7 @@ def _no_such_family(place: Place, tries: Tries, told: tuple[Try, ...], beside: t
 
 
 def _reachable(place: Place, tries: Tries, proofs: tuple[Proof, ...]) -> RuledOut:
-    answered = tries.sent - tries.count(Answer.SILENT)
+    answered = tries.sent - tries.count(Answer.SILENT, Answer.UNREACHABLE)
     said = f"{answered} of {tries.sent} connection attempts to {place.label} were answered ({tries.tally})."
     if not answered:
         said = f"{place.address} is alive: {proofs[0].statement}."
@@ -329,15 +350,9 @@ def _told_statement(place: Place, tries: Tries, told: tuple[Try, ...]) -> str:
         return (
             f"{share} end at this host: {place.address} does not answer ARP or neighbour discovery on the local link."
         )
-    if any(t.icmp and t.icmp.type in (11, 3) and _is_expired(t) for t in told):
+    if any(is_expired(t) for t in told):
         return f"{share} run out of TTL at {', '.join(senders)}: a routing loop, or a path longer than the TTL."
     return f"{share} are answered by {', '.join(senders) or 'a router'} with {_words(told)}: it has no way to the host."
-
-
-def _is_expired(attempt: Try) -> bool:
-    """Time exceeded: ICMP type 11, ICMPv6 type 3."""
-    icmp = attempt.icmp
-    return icmp is not None and icmp.type == (3 if icmp.family == 6 else 11)
 
 
 def _errno(told: tuple[Try, ...]) -> str:
@@ -390,7 +405,8 @@ RULES = (
     Rule(
         code=REJECT,
         section=Section.INFRASTRUCTURE,
-        fires="An ICMP rejection comes back, from the host or from the way to it, or a RST from nearer than the host.",
+        fires="An ICMP rejection comes back, from the host or from the way to it, a RST from nearer than the host, or "
+        '"unreachable" for this port alone while the host answers by others.',
         quiet="A RST from the host itself: then the port is closed, not filtered.",
         refuted_by="A connection from the same source that draws no rejection.",
         judge=judge_reject,

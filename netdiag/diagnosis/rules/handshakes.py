@@ -175,6 +175,26 @@ def proofs_of_life(evidence: Evidence, address: str, port: int) -> tuple[Proof, 
     return (*_other_ports(evidence, address, port), *_echoes(evidence, address), *_paths(evidence, address, port))
 
 
+def way_beside(evidence: Evidence, address: str, port: int, tries: Tries) -> tuple[Proof, ...]:
+    """Proof that the host is reached while every attempt at ``port`` is told by somebody's ICMP that it is not.
+
+    A filter says so of one port (nft and iptables reject with any ICMP code); a missing route holds for all of them.
+    Echoes count only if none was lost: a route that comes and goes is no filter.
+    """
+    told = tries.of(Answer.UNREACHABLE)
+    if not told or len(told) != tries.sent or any(t.icmp is None or is_expired(t) for t in told):
+        return ()
+    if set(offenders(told)) <= set(tries.sources):
+        return ()
+    return (*_other_ports(evidence, address, port), *_echoes(evidence, address, every=True))
+
+
+def is_expired(attempt: Try) -> bool:
+    """Time exceeded: ICMP type 11, ICMPv6 type 3."""
+    icmp = attempt.icmp
+    return icmp is not None and icmp.type == (3 if icmp.family == 6 else 11)
+
+
 def _other_ports(evidence: Evidence, address: str, port: int) -> Iterator[Proof]:
     said: set[int] = set()
     for measurement, number, attempt in _every_try(evidence, address):
@@ -191,9 +211,12 @@ def _is_hosts_own(attempt: Try, address: str) -> bool:
     return attempt.answer in (Answer.OPEN, Answer.RESET)
 
 
-def _echoes(evidence: Evidence, address: str) -> Iterator[Proof]:
+def _echoes(evidence: Evidence, address: str, *, every: bool = False) -> Iterator[Proof]:
+    """``every``: only where none was lost."""
     for measurement in evidence.of(LatencyMeasurement, address=address):
         if measurement.data and measurement.data.method == "icmp" and measurement.data.rtt.n:
+            if every and measurement.data.loss.lost:
+                continue
             yield Proof(statement="ICMP echo is answered", measurement=measurement.id)
             return
 

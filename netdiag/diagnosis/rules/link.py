@@ -52,6 +52,7 @@ from netdiag.plan.model import Baseline, Endpoint
 from probes.database import DatabaseMeasurement, HeldSession
 from probes.loss import LossMeasurement
 from probes.model import Measurement, Outcome, value
+from probes.mtu import MtuMeasurement
 from probes.sampling import packet_fates
 from probes.stats.bursts import design_effect
 from probes.stats.intervals import wilson
@@ -289,6 +290,16 @@ class Loss:
 
 
 @value
+class LargeLoss:
+    """Large packets of one direction are lost where small ones arrive, at random: no limit of size."""
+
+    direction: str  # "to-target" | "from-target"
+    seen: str
+    stalls: bool  # a whole transfer stood still
+    measurement: str
+
+
+@value
 class Held:
     """A live session's packets: each exchange once, and each retransmission as the loss of the one before it."""
 
@@ -301,7 +312,21 @@ def judge_loss(case: Case) -> Iterator[Judgement]:
     losing = {path.address for path, tcp, _ in found if tcp and loss_fires(tcp, loss_limit(case, path))}
     quiet = {path.address for path, tcp, _ in found if tcp and tcp.answered} - losing
     for path, tcp, icmp in found:
-        yield _loss(path, tcp, icmp, loss_limit(case, path), _place(path, losing, quiet))
+        large = _large_loss(case, path)
+        yield _loss(path, tcp, icmp, loss_limit(case, path), _place(path, losing, quiet), large)
+
+
+def _large_loss(case: Case, path: Path) -> LargeLoss | None:
+    """The first of the path's size measurements, by id, that saw it; the way to the target before the way back."""
+    measured = case.evidence.of(MtuMeasurement, address=path.address, port=path.port) if path.address else ()
+    for m in measured:
+        for direction, known in (
+            (("to-target", m.data.to_target), ("from-target", m.data.from_target)) if m.data else ()
+        ):
+            if known.partial and not known.black_hole:
+                stalls = any(t.direction == direction and not t.delivered for t in m.data.segments) if m.data else False
+                return LargeLoss(direction=direction, seen=known.partial, stalls=stalls, measurement=m.id)
+    return None
 
 
 def loss_limit(case: Case, path: Path) -> float:
@@ -377,9 +402,13 @@ def _place(path: Path, losing: set[str | None], quiet: set[str | None]) -> str:
     return ""
 
 
-def _loss(path: Path, tcp: Loss | None, icmp: Loss | None, limit: float, place: str) -> Judgement:
+def _loss(
+    path: Path, tcp: Loss | None, icmp: Loss | None, limit: float, place: str, large: LargeLoss | None
+) -> Judgement:
     if tcp is not None and loss_fires(tcp, limit):
         return _loss_finding(path, tcp, icmp, limit, place)
+    if large is not None:
+        return _large_loss_finding(path, large, tcp, icmp)
     basis = quiet_basis(tcp, icmp, limit)
     if basis is None:
         return _loss_open(path, tcp, icmp)
@@ -456,6 +485,27 @@ def _loss_finding(path: Path, tcp: Loss, icmp: Loss | None, limit: float, place:
     )
 
 
+def _large_loss_finding(path: Path, large: LargeLoss, tcp: Loss | None, icmp: Loss | None) -> Finding:
+    arrow = "to" if large.direction == "to-target" else "from"
+    small = f" Small packets: {tcp.lost} of {tcp.sent} lost." if tcp else ""
+    return Finding(
+        id=finding_id(LOSS, path.subject),
+        code=LOSS,
+        role=FindingRole.CAUSE,
+        severity=Severity.CRITICAL if large.stalls else Severity.WARNING,
+        confidence=LIKELY,
+        section=Section.INFRASTRUCTURE,
+        subject=replace(path.subject, direction=large.direction),
+        statement=f"Large packets {arrow} {path.label} are lost where small ones arrive: {large.seen}.{small} It is no "
+        "limit of size, for some large ones come through: a full queue that has room for small packets only, a "
+        "policer, or one narrow member among several paths.",
+        evidence=tuple(sorted({large.measurement, *ids_of(tcp, icmp)})),
+        would_refute="Large and small packets sent in turn that are lost equally often, or a size above which none "
+        "arrives and below which all do (a black hole).",
+        actions=_loss_actions(path),
+    )
+
+
 def _echo(icmp: Loss | None, *, only_tcp: bool) -> str:
     if icmp is None:
         return ""
@@ -499,7 +549,8 @@ RULES: tuple[Rule, ...] = (
         code=LOSS,
         section=Section.INFRASTRUCTURE,
         fires="At least three TCP packets are lost and the interval's lower bound lies above 1 % and above the "
-        'baseline\'s loss, or the sequential test answered "above".',
+        'baseline\'s loss, or the sequential test answered "above"; or large packets are lost at random where small '
+        "ones, sent in turn with them, arrive.",
         quiet="Only ICMP is lost (rate limits), one packet is lost, nothing at all answers (blocked), or attempts were "
         "not sent.",
         refuted_by='The sequential test answering "below" over the same path and port.',

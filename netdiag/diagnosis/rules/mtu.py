@@ -3,6 +3,8 @@
 1. Silence at one size proves nothing alone: a smaller packet of the same kind must have come through.
 2. "Packet too big" refutes the black hole, if the size it names explains what was lost.
 3. A path that does not answer at any size is not a matter of size. A low MSS is no fault: it is a clamp, or a memory.
+4. A limit repeats itself: everything above it vanishes, what lies just below comes through as small packets do. A full
+   queue or a policer loses large packets more often, not always, and does not turn within a few bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from netdiag.diagnosis.finding import (
     Subject,
 )
 from netdiag.diagnosis.rule import Case, Rule
-from netdiag.diagnosis.rules.link import baseline_of
+from netdiag.diagnosis.rules.link import ARRIVED, baseline_of
 from netdiag.diagnosis.rules.paths import Path, paths, probe_command
 from netdiag.diagnosis.rules.subjects import finding_id
 from netdiag.diagnosis.thresholds import CERTAIN, LIKELY, MTU_SEARCHED
@@ -59,7 +61,18 @@ class Way:
         delivered, lost = self.known.largest_delivered, self.known.smallest_lost
         if not self.known.black_hole or delivered is None or (lost is not None and lost <= delivered):
             return False
-        return not self._explained(lost)
+        return not self._explained(lost) and not self._contradicted(lost)
+
+    def _contradicted(self, lost: int | None) -> bool:
+        """A packet of the size that vanishes, or a larger one, arrived."""
+        if lost is None or self.measurement.data is None:
+            return False
+        ours, data = self.known.method == "udp-df", self.measurement.data
+        datagrams = (t for t in data.datagrams if ours and t.packet_bytes >= lost)
+        transfers = (t for t in data.segments if not ours and t.direction == self.direction and t.max_segment)
+        return any(r.outcome in ARRIVED for t in datagrams for r in t.replies) or any(
+            t.delivered and (t.packet_bytes or 0) >= lost for t in transfers
+        )
 
     def _explained(self, lost: int | None) -> bool:
         signalled = self.known.signalled_mtu
@@ -135,6 +148,8 @@ def _why_open(told: Way | None) -> str:
     if told.known.reason:
         return told.known.reason
     if told.known.black_hole:
+        if told.known.largest_delivered is not None:
+            return "packets of the size that vanishes arrive as well, which is loss and no limit of size"
         return "nothing of any size came through, which is not a matter of size"
     return "no packet of a known size came through"
 
@@ -145,6 +160,7 @@ def _no_black_hole(told: Way) -> RuledOut:
         f" {told.known.signalled_by} names {told.known.signalled_mtu or 0:,} bytes." if told.known.signalled_by else ""
     )
     reason = f" {told.known.reason[0].upper()}{told.known.reason[1:]}." if told.known.reason else ""
+    reason += f" Not all of them, though: {told.known.partial}." if told.known.partial else ""
     return RuledOut(
         code=BLACK_HOLE,
         subject=subject_of(told.path, told.direction),
@@ -169,8 +185,8 @@ def _black_hole_finding(told: Way) -> Finding:
         statement=f"Black hole {_size_words(known)} {arrow(told.path, told.direction)}: {_trials(told)}, and no "
         f'"fragmentation needed" comes back{_last_word(known)}. {_effect(told)}',
         evidence=(told.measurement.id,),
-        would_refute=f'A packet of {_lost_size(known)} bytes with DF that arrives, or an ICMP "too big" that names its '
-        "limit.",
+        would_refute=f'A packet of {_lost_size(known)} bytes with DF that arrives, an ICMP "too big" that names its '
+        f"limit, or packets of {size:,} bytes that are lost more often than small ones (a full queue, a policer).",
         actions=_actions(told, size),
     )
 
@@ -318,10 +334,12 @@ RULES: tuple[Rule, ...] = (
     Rule(
         code=BLACK_HOLE,
         section=Section.CONFIGURATION,
-        fires="In one direction packets up to a size arrive, larger ones vanish repeatedly and no ICMP names it.",
-        quiet="Nothing of any size comes through, UDP is filtered, the MSS is merely low, or a router names the size.",
-        refuted_by='An ICMP "fragmentation needed" / "packet too big" that explains the size, or a large packet that '
-        "arrives.",
+        fires="In one direction packets up to a size arrive as small ones do, all larger ones vanish, repeatedly and "
+        "in turn with them, and no ICMP names it.",
+        quiet="Nothing of any size comes through, UDP is filtered, the MSS is merely low, a router names the size, or "
+        "some large packets arrive (a full queue or a policer: link.loss).",
+        refuted_by='An ICMP "fragmentation needed" / "packet too big" that explains the size, a large packet that '
+        "arrives, or packets just below the size that are lost more often than small ones.",
         judge=judge_black_hole,
     ),
     Rule(
