@@ -95,6 +95,7 @@ class Waterfall:
     authentication: str | None = None  # "trust", "cleartext", "md5", "scram-sha-256", "scram-sha-256-plus", other
     server_version: str | None = None
     in_hot_standby: bool | None = None
+    default_read_only: bool | None = None  # default_transaction_read_only; from PostgreSQL 14 on
     authenticated_as_superuser: bool | None = None
     backend_pid: int | None = None
     notices: tuple[str, ...] = ()
@@ -467,6 +468,7 @@ class _Record:
             authentication=self.session.authentication if self.session else None,
             server_version=self.facts.server_version if self.facts else None,
             in_hot_standby=self.facts.in_hot_standby if self.facts else None,
+            default_read_only=self.facts.default_read_only if self.facts else None,
             authenticated_as_superuser=self.facts.superuser if self.facts else None,
             backend_pid=self.facts.backend_pid if self.facts else None,
             notices=self.facts.notices if self.facts else (),

@@ -98,6 +98,11 @@ class SessionFacts:
         return _boolean(self.parameters.get("in_hot_standby"))
 
     @property
+    def default_read_only(self) -> bool | None:
+        """From PostgreSQL 14 on; None before."""
+        return _boolean(self.parameters.get("default_transaction_read_only"))
+
+    @property
     def superuser(self) -> bool | None:
         return _boolean(self.parameters.get("is_superuser"))
 

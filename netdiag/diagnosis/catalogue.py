@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from netdiag.diagnosis.rule import Rule
-from netdiag.diagnosis.rules import balancer, database, dns, firewall, health_checks, host, link, mtu, routing
+from netdiag.diagnosis.rules import (
+    balancer,
+    database,
+    dns,
+    firewall,
+    health_checks,
+    host,
+    link,
+    mtu,
+    routing,
+    sending,
+    sessions,
+)
 
 RULES: tuple[Rule, ...] = (
     *dns.RULES,
     *firewall.RULES,
     *host.RULES,
+    *sending.RULES,
     *link.RULES,
     *routing.RULES,
     *mtu.RULES,
     *balancer.RULES,
     *health_checks.RULES,
     *database.RULES,
+    *sessions.RULES,
 )

@@ -16,7 +16,12 @@ from netdiag.diagnosis.finding import (
     Severity,
     Verdict,
 )
+from netdiag.diagnosis.passage import weigh
 from netdiag.diagnosis.rule import Case
+from netdiag.diagnosis.rules.handshakes import tries_at
+from netdiag.diagnosis.rules.sending import unsent
+from netdiag.diagnosis.rules.subjects import addresses_of
+from netdiag.diagnosis.twins import fold_twins, name_family
 from netdiag.evidence import Run
 from netdiag.plan.endpoints import is_address, is_database
 from netdiag.plan.model import Endpoint
@@ -39,9 +44,10 @@ def diagnose(run: Run) -> Diagnosis:
 
 
 def conclude(case: Case, judgements: Iterable[Judgement]) -> Diagnosis:
-    """Fold, rank and sum up what the rules said."""
+    """Fold consequences and twins, weigh them against what serves beside them, rank, and sum up."""
     judged = list(judgements)
-    findings = ranked(folded([j for j in judged if isinstance(j, Finding)]))
+    apart = folded([j for j in judged if isinstance(j, Finding)])
+    findings = ranked(weigh(case, name_family(fold_twins(ranked(apart), case.plan), judged)))
     return Diagnosis(
         verdict=_verdict(case, findings),
         findings=findings,
@@ -101,8 +107,18 @@ def _verdict(case: Case, findings: tuple[Finding, ...]) -> Verdict:
         return Verdict.CRITICAL
     if Severity.WARNING in severities:
         return Verdict.DEGRADED
-    healthy = bool(case.plan.endpoints) and all(answered(case, endpoint) for endpoint in case.plan.endpoints)
+    healthy = bool(case.plan.endpoints) and all(
+        answered(case, endpoint) and not held_back(case, endpoint) for endpoint in case.plan.endpoints
+    )
     return Verdict.HEALTHY if healthy else Verdict.UNKNOWN
+
+
+def held_back(case: Case, endpoint: Endpoint) -> bool:
+    """This host refused to open some of the connections: what those would have met, nobody knows."""
+    if endpoint.port is None:
+        return False
+    addresses = addresses_of(case.evidence, endpoint)
+    return any(unsent(tries_at(case.evidence, address, endpoint.port)) for address in addresses)
 
 
 def answered(case: Case, endpoint: Endpoint) -> bool:

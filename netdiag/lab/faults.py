@@ -196,6 +196,15 @@ class Route:
 
 
 @value
+class Barred:
+    """A host whose own routing table forbids an address: nothing is sent, and connect(2) says so."""
+
+    host: str
+    to: str
+    how: Literal["prohibit", "blackhole"]
+
+
+@value
 class Mss:
     """A host that remembers a smaller path MTU towards another, and so advertises a smaller MSS."""
 
@@ -249,6 +258,7 @@ Fault = (
     | Backend
     | Transit
     | Route
+    | Barred
     | Mss
     | Stream
     | Fill
@@ -274,6 +284,7 @@ KINDS: dict[str, type[Any]] = {
     "backend": Backend,
     "transit": Transit,
     "route": Route,
+    "barred": Barred,
     "mss": Mss,
     "stream": Stream,
     "fill": Fill,

@@ -176,6 +176,16 @@ def _routes(world: World, fault: kind.Route) -> Iterator[tuple[str, ...]]:
         yield f"-{family}", network.cidr(family), "via", gateway
 
 
+def _barred(stage: Stage, fault: kind.Barred) -> None:
+    for family, address in zip(_FAMILIES, stage.addresses(fault.to), strict=True):
+        stage.world.hosts[fault.host].ip(f"-{family}", "route", "add", fault.how, address)
+
+
+def _unbarred(world: World, fault: kind.Barred) -> None:
+    for family in _FAMILIES:
+        _quietly(world, fault.host, f"-{family}", "route", "del", fault.how, world.hosts[fault.to].address(family))
+
+
 def _mss(stage: Stage, fault: kind.Mss) -> None:
     """What a cached path MTU does to the MSS that is advertised, without its ten minutes."""
     for family, address in zip(_FAMILIES, stage.addresses(fault.to), strict=True):
@@ -419,9 +429,15 @@ _DO: dict[type, Callable[[Stage, Any], None]] = {
     kind.Backend: _backend,
     kind.Transit: _transit,
     kind.Route: _route,
+    kind.Barred: _barred,
     kind.Mss: _mss,
     kind.Stream: _stream,
     kind.Fill: _fill,
     kind.Startup: _startup,
 }
-_UNDO: dict[type, Callable[[World, Any], None]] = {kind.Sql: _unsql, kind.Route: _unroute, kind.Mss: _unmss}
+_UNDO: dict[type, Callable[[World, Any], None]] = {
+    kind.Sql: _unsql,
+    kind.Route: _unroute,
+    kind.Barred: _unbarred,
+    kind.Mss: _unmss,
+}

@@ -133,7 +133,20 @@ def _jdbc_ports(options: dict[str, str], default: int) -> str:
     return ",".join(port or str(default) for port in given + [""] * (count - len(given)))
 
 
-_JDBC_KEYWORDS = {"connectTimeout": "connect_timeout", "sslNegotiation": "sslnegotiation"}
+_JDBC_KEYWORDS = {
+    "connectTimeout": "connect_timeout",
+    "sslNegotiation": "sslnegotiation",
+    "loadBalanceHosts": "load_balance_hosts",
+    "targetServerType": "target_session_attrs",
+}
+_JDBC_SERVER_TYPES = {
+    "master": "primary",
+    "preferPrimary": "any",
+    "secondary": "standby",
+    "slave": "standby",
+    "preferSecondary": "prefer-standby",
+    "preferSlave": "prefer-standby",
+}
 
 
 def _jdbc_query(query: str) -> dict[str, str]:
@@ -141,5 +154,7 @@ def _jdbc_query(query: str) -> dict[str, str]:
     given = {unquote_plus(key): unquote_plus(value) for key, _, value in pairs}
     if "ssl" in given and given.pop("ssl") in ("", "true"):
         given.setdefault("sslmode", "verify-full")
+    if given.get("targetServerType") in _JDBC_SERVER_TYPES:
+        given["targetServerType"] = _JDBC_SERVER_TYPES[given["targetServerType"]]
     # A JDBC URL's host and port stand in its authority: pgjdbc's PGHOST-like properties are not ours.
     return {_JDBC_KEYWORDS.get(key, key): value for key, value in given.items() if key not in ("host", "port")}

@@ -11,15 +11,17 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from netdiag.plan.conninfo import JDBC_PORTS, URI_SCHEMES, TargetError, parse_jdbc, parse_keywords, parse_uri
-from netdiag.plan.libpq_files import find_password, read_service
-from netdiag.plan.model import Credentials, Endpoint
+from netdiag.plan.libpq_files import PasswordLookup, find_password, read_service
+from netdiag.plan.model import Alternatives, Credentials, Endpoint
 from probes.model import Secret, value
 
 __all__ = ["TargetError", "Targets", "parse_place", "parse_target"]
 
 POSTGRESQL_PORT = 5432
+SESSION_ATTRIBUTES = ("any", "read-write", "read-only", "primary", "standby", "prefer-standby")
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 ENVIRONMENT = {
     "host": "PGHOST",
@@ -35,8 +37,11 @@ ENVIRONMENT = {
     "sslkey": "PGSSLKEY",
     "sslnegotiation": "PGSSLNEGOTIATION",
     "connect_timeout": "PGCONNECT_TIMEOUT",
+    "target_session_attrs": "PGTARGETSESSIONATTRS",
+    "load_balance_hosts": "PGLOADBALANCEHOSTS",
     "service": "PGSERVICE",
 }
+_PASSWORD_FROM = " password from"  # no keyword of libpq's has a blank in it
 _LABEL = re.compile(r"[^\W_](?:[\w-]{0,61}[^\W_])?|_[\w-]{0,62}|[^\W_][\w-]{0,61}_")
 _FORMS = "a DSN (postgresql://..., host=..., service=..., jdbc:postgresql://...), host:port or a host"
 
@@ -62,7 +67,7 @@ def parse_target(text: str, environ: Mapping[str, str], home: Path | None, *, wr
     if text.startswith(URI_SCHEMES):
         return _database(parse_uri(text), environ, home, written_in)
     if text.startswith(tuple(JDBC_PORTS)):
-        return _database(parse_jdbc(text), environ, home, written_in)
+        return _database(parse_jdbc(text), environ, home, written_in, driver="pgjdbc")
     if "://" in text.partition("=")[0]:
         raise TargetError(f"the target is a URL that is not PostgreSQL's; give {_FORMS}")
     if "=" in text or not text:
@@ -123,11 +128,20 @@ def place_name(host: str, port: int | None) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _database(stated: dict[str, str], environ: Mapping[str, str], home: Path | None, written_in: str) -> Targets:
+def _database(
+    stated: dict[str, str],
+    environ: Mapping[str, str],
+    home: Path | None,
+    written_in: str,
+    *,
+    driver: Literal["libpq", "pgjdbc"] = "libpq",
+) -> Targets:
     options = _complete(stated, environ, home)
     warnings = [_password_warning(written_in)] if stated.get("password") else []
     endpoints: dict[str, Endpoint] = {}
-    for host, address, port in _places(options):
+    places = _places(options)
+    alternatives = _alternatives(options, tuple(dict.fromkeys(place_name(h, p) for h, _, p in places)), driver)
+    for host, address, port in places:
         credentials, warning = _credentials(options, host, port, home)
         warnings += [warning] if warning and warning not in warnings else []
         name = place_name(host, port)
@@ -139,8 +153,22 @@ def _database(stated: dict[str, str], environ: Mapping[str, str], home: Path | N
             address=address if address != host else None,
             database=True,
             credentials=credentials,
+            alternatives=alternatives,
         )
     return Targets(endpoints=tuple(endpoints.values()), warnings=tuple(warnings))
+
+
+def _alternatives(
+    options: Mapping[str, str], hosts: tuple[str, ...], driver: Literal["libpq", "pgjdbc"]
+) -> Alternatives | None:
+    """None where the driver has no choice to make. YugabyteDB's drivers write load_balance_hosts=true."""
+    attributes = options.get("target_session_attrs", "any")
+    if attributes not in SESSION_ATTRIBUTES:
+        raise TargetError(f"target_session_attrs is none of {', '.join(SESSION_ATTRIBUTES)}")
+    if len(hosts) == 1 and attributes in ("any", "prefer-standby"):
+        return None
+    shuffled = options.get("load_balance_hosts", "disable").lower() in ("random", "true")
+    return Alternatives(hosts=hosts, target_session_attrs=attributes, shuffled=shuffled, driver=driver)
 
 
 def _password_warning(written_in: str) -> str:
@@ -158,7 +186,10 @@ def _complete(stated: dict[str, str], environ: Mapping[str, str], home: Path | N
     service = given.get("service") or environ.get("PGSERVICE")
     named = read_service(service, environ, home) if service else {}
     inherited = {key: environ[name] for key, name in ENVIRONMENT.items() if environ.get(name)}
-    return inherited | {key: setting for key, setting in named.items() if setting} | given
+    named = {key: setting for key, setting in named.items() if setting}
+    layers = (("the connection string", given), (f"service {service}", named), ("PGPASSWORD", inherited))
+    origin = {_PASSWORD_FROM: next((where for where, layer in layers if "password" in layer), "")}
+    return inherited | named | given | origin
 
 
 def _places(options: Mapping[str, str]) -> list[tuple[str, str | None, int]]:
@@ -200,10 +231,11 @@ def _credentials(
     if negotiation not in ("postgres", "direct"):
         raise TargetError("sslnegotiation is neither postgres nor direct")
     user = options.get("user")
-    password, warning = _password(options, host, port, home) if user else (None, None)
+    found = _password(options, host, port, home) if user else PasswordLookup()
     credentials = Credentials(
         user=user,
-        password=password,
+        password=found.password,
+        password_from=found.source,
         dbname=options.get("dbname"),
         sslmode=mode,
         sslrootcert=options.get("sslrootcert"),
@@ -213,22 +245,21 @@ def _credentials(
         connect_timeout=_connect_timeout(options),
     )
     if user is None and credentials == Credentials(dbname=credentials.dbname):
-        return None, warning
-    return credentials, warning
+        return None, found.warning
+    return credentials, found.warning
 
 
-def _password(options: Mapping[str, str], host: str, port: int, home: Path | None) -> tuple[Secret | None, str | None]:
+def _password(options: Mapping[str, str], host: str, port: int, home: Path | None) -> PasswordLookup:
     if options.get("password"):
-        return Secret(options["password"]), None
+        return PasswordLookup(password=Secret(options["password"]), source=options.get(_PASSWORD_FROM))
     explicit = options.get("passfile")
     if not explicit and home is None:
-        return None, None
+        return PasswordLookup()
     path = Path(explicit) if explicit else (home or Path()) / ".pgpass"
     user = options["user"]
-    found = find_password(
+    return find_password(
         path, explicit=bool(explicit), host=host, port=port, dbname=options.get("dbname", user), user=user
     )
-    return found.password, found.warning
 
 
 def _connect_timeout(options: Mapping[str, str]) -> float | None:

@@ -23,8 +23,15 @@ _SYSTEM_FOLDERS = ("/etc/postgresql-common", "/etc/sysconfig/pgsql", "/etc")
 
 @value
 class PasswordLookup:
+    """``source``: where the password was found, or why there is none, where anybody meant there to be one."""
+
     password: Secret | None = None
     warning: str | None = None
+    source: str | None = None
+
+
+def _unusable(warning: str) -> PasswordLookup:
+    return PasswordLookup(warning=warning, source=warning)
 
 
 def find_password(path: Path, *, explicit: bool, host: str, port: int, dbname: str, user: str) -> PasswordLookup:
@@ -32,17 +39,20 @@ def find_password(path: Path, *, explicit: bool, host: str, port: int, dbname: s
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
-            return PasswordLookup(warning=f"password file {path} is not a plain file: not used")
+            return _unusable(f"password file {path} is not a plain file: not used")
         if mode & (stat.S_IRWXG | stat.S_IRWXO):
-            return PasswordLookup(
-                warning=f"password file {path} may be read by group or others: not used (as libpq); chmod 0600 {path}"
+            return _unusable(
+                f"password file {path} may be read by group or others: not used (as libpq); chmod 0600 {path}"
             )
         lines = path.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
     except FileNotFoundError:
-        return PasswordLookup(warning=f"password file {path} does not exist" if explicit else None)
+        return _unusable(f"password file {path} does not exist") if explicit else PasswordLookup()
     except OSError as error:
-        return PasswordLookup(warning=f"password file {path} cannot be read ({error.strerror}): not used")
-    return PasswordLookup(password=_match(lines, (host, str(port), dbname, user)))
+        return _unusable(f"password file {path} cannot be read ({error.strerror}): not used")
+    password = _match(lines, (host, str(port), dbname, user))
+    if password is None:
+        return PasswordLookup(source=f"password file {path} has no line for {host}:{port}, {dbname}, {user}")
+    return PasswordLookup(password=password, source=f"password file {path}")
 
 
 def _match(lines: Iterable[str], wanted: tuple[str, str, str, str]) -> Secret | None:

@@ -59,6 +59,7 @@ class Credentials:
 
     user: str | None = None
     password: Secret | None = None
+    password_from: str | None = None  # where it was found, or why none was: for whoever has to mend it
     dbname: str | None = None
     sslmode: str = "prefer"
     sslrootcert: str | None = None
@@ -66,6 +67,16 @@ class Credentials:
     sslkey: str | None = None
     sslnegotiation: str = "postgres"
     connect_timeout: float | None = None
+
+
+@value
+class Alternatives:
+    """The hosts of one connection string: the application needs one of them, and tries them as its driver does."""
+
+    hosts: tuple[str, ...]  # names of endpoints, in the DSN's order
+    target_session_attrs: str = "any"  # libpq's word, also where a JDBC URL said it in its own
+    shuffled: bool = False  # load_balance_hosts=random: any host may be the first
+    driver: Literal["libpq", "pgjdbc"] = "libpq"
 
 
 @value
@@ -80,6 +91,7 @@ class Endpoint:
     address: str | None = None  # libpq's hostaddr: dial this one, verify ``host``; None: every address of ``host``
     database: bool = False  # a PostgreSQL is declared here (a database URL or role)
     credentials: Credentials | None = None  # None: host or host:port only
+    alternatives: Alternatives | None = None  # None: its DSN names no other host and asks for no kind of session
     backends: tuple[str, ...] = ()  # names of endpoints
     stats: str | None = None
     health: Health | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -191,6 +192,7 @@ class _Builder:
             address=place.address,
             database=place.database or role in model.DATABASE_ROLES,
             credentials=place.credentials,
+            alternatives=place.alternatives and replace(place.alternatives, hosts=(table["name"],)),
             backends=table.get("backends", ()),
             stats=table.get("stats"),
             health=model.Health(**health) if health and "url" in health else None,

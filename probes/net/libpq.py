@@ -35,7 +35,7 @@ _KINDS = (
     ("password", FailureKind.CREDENTIALS),
     ("authentication", FailureKind.CREDENTIALS),
 )
-_PARAMETERS = ("server_version", "in_hot_standby", "is_superuser")
+_PARAMETERS = ("server_version", "in_hot_standby", "default_transaction_read_only", "is_superuser")
 
 
 class LibpqSession:

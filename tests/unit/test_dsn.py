@@ -15,7 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from netdiag.plan.conninfo import TargetError, parse_keywords, parse_uri
 from netdiag.plan.dsn import parse_target
-from netdiag.plan.model import Credentials
+from netdiag.plan.model import Alternatives, Credentials
 from probes.model import Secret
 
 CANARY = "C4nary-s3cret"
@@ -86,6 +86,7 @@ def test_a_url_with_everything_and_the_warning_about_its_password():
     assert endpoint.credentials == Credentials(
         user="app",
         password=Secret(CANARY),
+        password_from="the connection string",
         dbname="yugabyte",
         sslmode="verify-full",
         sslrootcert="/ca.pem",
@@ -118,8 +119,75 @@ def test_hostaddr_is_dialled_and_host_is_verified():
 def test_jdbc_parameters():
     endpoint = one("jdbc:postgresql://db/x?user=a+b&password=p%2B+q&ssl=true&connectTimeout=3&targetServerType=primary")
     assert endpoint.credentials == Credentials(
-        user="a b", password=Secret("p+ q"), dbname="x", sslmode="verify-full", connect_timeout=3.0
+        user="a b",
+        password=Secret("p+ q"),
+        password_from="the connection string",
+        dbname="x",
+        sslmode="verify-full",
+        connect_timeout=3.0,
     )
+
+
+# --- several hosts, and the kind of session that is wanted ----------------------------------------------------------
+
+
+def test_the_hosts_of_one_dsn_know_of_each_other():
+    targets = parse_target("postgresql://a:1,b:2/db?load_balance_hosts=random", {}, None)
+    choices = {endpoint.alternatives for endpoint in targets.endpoints}
+    assert choices == {Alternatives(hosts=("a:1", "b:2"), shuffled=True)}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("postgresql://a/db", None),
+        ("postgresql://a/db?target_session_attrs=prefer-standby", None),
+        ("postgresql://a,a/db", None),
+        (
+            "postgresql://a/db?target_session_attrs=read-write",
+            Alternatives(hosts=("a:5432",), target_session_attrs="read-write"),
+        ),
+        ("postgresql://a,b/db?load_balance_hosts=true", Alternatives(hosts=("a:5432", "b:5432"), shuffled=True)),
+        ("jdbc:postgresql://a,b/db", Alternatives(hosts=("a:5432", "b:5432"), driver="pgjdbc")),
+        (
+            "jdbc:postgresql://a/db?targetServerType=master",
+            Alternatives(hosts=("a:5432",), target_session_attrs="primary", driver="pgjdbc"),
+        ),
+        (
+            "jdbc:yugabytedb://a,b/db?loadBalanceHosts=true&targetServerType=preferSecondary",
+            Alternatives(
+                hosts=("a:5433", "b:5433"), target_session_attrs="prefer-standby", shuffled=True, driver="pgjdbc"
+            ),
+        ),
+    ],
+)
+def test_what_the_driver_may_choose_between(text, expected):
+    assert parse_target(text, {}, None).endpoints[0].alternatives == expected
+
+
+def test_the_environment_says_what_session_is_wanted():
+    (endpoint,) = parse_target("postgresql://a/db", {"PGTARGETSESSIONATTRS": "standby"}, None).endpoints
+    assert endpoint.alternatives == Alternatives(hosts=("a:5432",), target_session_attrs="standby")
+
+
+def test_where_the_password_came_from(tmp_path):
+    environ = {"PGPASSWORD": "p"}
+    assert one("postgresql://u@db/x", environ).credentials.password_from == "PGPASSWORD"
+    assert one("postgresql://u:q@db/x", environ).credentials.password_from == "the connection string"
+    passwords = tmp_path / ".pgpass"
+    passwords.write_text("db:*:*:u:p\n")
+    passwords.chmod(0o600)
+    assert parse_target("postgresql://u@db/x", {}, tmp_path).endpoints[0].credentials.password_from == (
+        f"password file {passwords}"
+    )
+    other = parse_target("postgresql://u@other/x", {}, tmp_path).endpoints[0].credentials
+    assert other.password is None
+    assert other.password_from == f"password file {passwords} has no line for other:5432, x, u"
+
+
+def test_no_parameter_can_speak_in_the_name_of_where_the_password_came_from():
+    stated = one("postgresql://u:q@db/x?%20password%20from=elsewhere").credentials
+    assert stated.password_from == "the connection string"
 
 
 # --- environment, service, password file -------------------------------------------------------------------------
@@ -137,7 +205,7 @@ def test_the_environment_alone():
     targets = parse_target("", environ, None)
     assert [(e.host, e.port) for e in targets.endpoints] == [("h1", 7), ("h2", 7)]
     assert targets.endpoints[0].credentials == Credentials(
-        user="u", password=Secret("p"), dbname="d", sslmode="require"
+        user="u", password=Secret("p"), password_from="PGPASSWORD", dbname="d", sslmode="require"
     )
     assert targets.warnings == ()
 
@@ -251,6 +319,7 @@ def test_an_unreadable_password_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
+        ("postgresql://db/x?target_session_attrs=leader", "target_session_attrs is none of any, read-write"),
         ("", "no target: give"),
         ("   ", "no target: give"),
         ("db:0", "the port is not a number from 1 to 65535"),

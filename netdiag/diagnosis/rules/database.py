@@ -128,8 +128,16 @@ def _user(place: Place) -> str:
 
 def _auth_failed(place: Place, sample: Sample) -> Finding:
     step = f"Give the application the right login for {_user(place)}, or set its role and password on the server."
-    meaning = "The network carried the question and the answer: no network team is needed."
+    meaning = f"{_password_origin(place)}The network carried the question and the answer: no network team is needed."
     return _said(AUTH, place, sample, meaning=meaning, step=step, owner="application")
+
+
+def _password_origin(place: Place) -> str:
+    """As libpq's own error has it ("password retrieved from file ..."): an old file is the usual culprit."""
+    credentials = place.endpoint.credentials
+    if credentials is None or credentials.password is None or credentials.password_from is None:
+        return ""
+    return f"The password came from {credentials.password_from}. "
 
 
 def _hba_rejected(place: Place, sample: Sample) -> Finding:

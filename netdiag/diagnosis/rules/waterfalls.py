@@ -87,6 +87,21 @@ def attempts_at(case: Case, place: Place) -> tuple[Attempt, ...]:
     )
 
 
+def unsuited(attempt: Attempt, wanted: str) -> str | None:
+    """Why libpq would leave this session for another host's: target_session_attrs. None where it fits, where the
+    attempt ended before the server said what it is, or before PostgreSQL 14, which does not say it by itself."""
+    standby, read_only = attempt.waterfall.in_hot_standby, attempt.waterfall.default_read_only
+    role = "a standby (in_hot_standby=on)" if standby else "a primary (in_hot_standby=off)"
+    if standby is None:
+        return None
+    if (wanted == "standby" and not standby) or (wanted == "primary" and standby):
+        return role
+    writes = not (standby or read_only)
+    if wanted == "read-write" and not writes:
+        return role if standby else "read-only by its settings (default_transaction_read_only=on)"
+    return "writable" if wanted == "read-only" and writes else None
+
+
 def fate(waterfall: Waterfall, balancer: bool) -> str:
     """The one code that an attempt speaks for, or PASSED, UNCONNECTED, LOCAL, NO_PASSWORD."""
     failure = waterfall.failure
@@ -238,13 +253,25 @@ def _reason(case: Case, place: Place, attempts: tuple[Attempt, ...], needs_login
     if set(ends) == {UNCONNECTED}:
         return f"None of {len(attempts)} connections to {place.label} got past TCP.", "Make the port answer first."
     if ends[NO_PASSWORD]:
-        return f"{place.label} asks for a password and none is given.", "Give it by ~/.pgpass or PGPASSWORD."
+        return _no_password(place, attempts)
     if needs_login and ends[PASSED]:
         text = f"No user is given, so the connections to {place.label} stop after SSLRequest and TLS."
         return text, "Give netdiag the application's own DSN."
     if set(ends) == {PASSED}:
         return f"No connection to {place.label} takes that step, as sslmode has it.", "Ask for TLS to have it measured."
     return f"No connection to {place.label} got that far: {_listed(ends)}.", "Settle what stops it, then run again."
+
+
+def _no_password(place: Place, attempts: tuple[Attempt, ...]) -> tuple[str, str]:
+    """What stopped this host: no password, or a method (Kerberos) whose ticket it lacks."""
+    stopped = next(a for a in attempts if a.fate == NO_PASSWORD)
+    if stopped.measurement.data is not None and stopped.measurement.data.coarse_reason is not None:
+        method, detail = stopped.waterfall.authentication, stopped.failure.detail if stopped.failure else None
+        text = f"{place.label} asks for {method} authentication, which libpq cannot give from here: {detail}."
+        return text, "Get this user the ticket or token that the method takes (kinit), then run again."
+    credentials = place.endpoint.credentials
+    why = credentials.password_from if credentials and credentials.password_from else "none is given"
+    return f"{place.label} asks for a password, and {why}.", "Give it by ~/.pgpass (mode 0600) or PGPASSWORD."
 
 
 def _unmeasured_reason(case: Case, place: Place) -> str:
