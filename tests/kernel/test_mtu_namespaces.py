@@ -201,7 +201,7 @@ def test_black_hole_both_ways_under_tls(tmp_path, udp):
 
 @contextlib.contextmanager
 def congested(made, draw):
-    """Router 1's queue towards the server holds few bytes and is offered more than its rate, by packets of many sizes."""
+    """Router 1's queue towards the server holds few bytes and is offered more than its rate, in packets of any size."""
     rate, limit = draw.choice([1_000_000, 2_000_000]), draw.choice([6_000, 12_000, 30_000])
     over, sizes = draw.uniform(1.1, 2.5), draw.choice([(1000,), (1400,), (200, 600, 1400), tuple(range(100, 1400, 37))])
     print(f"rate {rate} limit {limit} load {over:.2f} sizes {sizes[:4]}")  # noqa: T201
