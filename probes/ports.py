@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from ipaddress import ip_address
 
 from probes.contract import Context, Probe, ProbeUnavailable
 from probes.exchanges import Handshake, HandshakeRequest
-from probes.model import Outcome, Target, value
+from probes.model import Failure, FailureKind, Outcome, Target, value
 
 # IANA's dynamic ports (RFC 6335), above Linux's default ip_local_port_range: nothing is likely to listen there.
 RANDOM_CONTROL_PORTS = range(61000, 65536)
@@ -178,7 +179,8 @@ def choose_random_port(avoid: Sequence[int]) -> int:
 
 
 async def measure(context: Context, target: Target, options: PortsOptions) -> PortsMeasurement:
-    """Ask the service port and its controls. An attempt that cannot have its whole timeout is not made.
+    """Ask the service port and its controls. Silence counts only where it had its whole timeout: with less time left
+    the first round is made all the same, for an answer is one, and no other.
 
     Raises ProbeUnavailable where the target has no address or no port.
     """
@@ -189,11 +191,16 @@ async def measure(context: Context, target: Target, options: PortsOptions) -> Po
     round_started = context.clock.monotonic()
     while (step := steps.next()) is not None:
         pause = max(0.0, round_started + step.pause_s - context.clock.monotonic())
-        if context.remaining() < pause + options.timeout_s:
+        timeout_s = min(options.timeout_s, context.remaining() - pause)
+        if timeout_s <= 0 or (timeout_s < options.timeout_s and step.pause_s):
             break
         await context.clock.sleep(pause)
         round_started = context.clock.monotonic()
-        steps.tell(await _handshakes(context, step.requests))
+        requests = tuple(replace(request, timeout_s=timeout_s) for request in step.requests)
+        heard = await _handshakes(context, requests)
+        steps.tell(heard if timeout_s == options.timeout_s else tuple(map(_cut_short, heard)))
+        if timeout_s < options.timeout_s:
+            break
     return steps.result()
 
 
@@ -201,6 +208,14 @@ async def _handshakes(context: Context, requests: Sequence[HandshakeRequest]) ->
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(context.network.handshake(request)) for request in requests]
     return tuple(task.result() for task in tasks)
+
+
+def _cut_short(handshake: Handshake) -> Handshake:
+    """Silence that the run's deadline cut short says nothing of the network."""
+    if handshake.outcome is not Outcome.LOST:
+        return handshake
+    failure = Failure(kind=FailureKind.LOCAL, operation="connect", detail="the run's time was up")
+    return replace(handshake, outcome=Outcome.NOT_SENT, failure=failure)
 
 
 PROBE = Probe(

@@ -117,9 +117,23 @@ async def test_silence_cut_by_the_deadline_is_undecided(seconds):
 
 
 async def test_no_time_at_all_is_not_sent():
-    measurement, started = await ask({}, seconds=0.5)
+    measurement, started = await ask({}, seconds=0.0)
     assert started == []
     assert (measurement.ports[0].state, measurement.ports[0].attempts) == (PortState.NOT_SENT, 0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        (open_handshake(), PortState.OPEN),
+        (failed_handshake(Outcome.REFUSED, RST, 0.01), PortState.RESET),
+        (failed_handshake(Outcome.LOST), PortState.NOT_SENT),
+    ],
+)
+async def test_with_less_time_than_the_timeout_an_answer_counts_and_silence_does_not(answer, state):
+    measurement, started = await ask({5432: [answer]}, seconds=0.5)
+    assert len(started) == 1
+    assert (measurement.ports[0].state, measurement.ports[0].attempts) == (state, 1)
 
 
 async def test_plan_controls_are_asked_together_with_the_service():
