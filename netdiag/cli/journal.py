@@ -26,6 +26,11 @@ class Journal:
         self._folder = folder
         self._file: BinaryIO | None = None
         self.path: Path | None = None
+        self._kept = False
+
+    def keep(self) -> None:
+        """What was measured is saved nowhere else."""
+        self._kept = True
 
     def __call__(self, event: Event) -> None:
         try:
@@ -44,7 +49,7 @@ class Journal:
     ) -> None:
         """Done with: the run was judged and written. After an exception the file stays."""
         self._close()
-        if kind is None and self.path is not None:
+        if kind is None and not self._kept and self.path is not None:
             with contextlib.suppress(OSError):
                 self.path.unlink(missing_ok=True)
 

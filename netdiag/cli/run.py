@@ -49,8 +49,8 @@ def run_command(arguments: RunArguments) -> int:
         with progress() as listener:
             run = measure(plan, settings, journal, listener)
         conclusion = conclude(run)
-        if arguments.output:
-            _write_files(conclusion, arguments.output)
+        if arguments.output and not _write_files(conclusion, arguments.output):
+            journal.keep()
         _print(conclusion, arguments.form)
     return conclusion.status
 
@@ -80,8 +80,9 @@ def _plan(arguments: RunArguments) -> Plan:
     return against(plan, load_run(arguments.against)) if arguments.against else plan
 
 
-def _write_files(conclusion: Conclusion, folder: Path) -> None:
-    """A disk that is full costs the files, not the report: it is printed all the same."""
+def _write_files(conclusion: Conclusion, folder: Path) -> bool:
+    """Whether all was written. A disk that is full costs the files, not the report: it is printed all the same."""
+    complete = True
     files = {
         "report.txt": conclusion.rendered(Format.TEXT).encode(),
         "report.md": conclusion.rendered(Format.MARKDOWN).encode(),
@@ -92,6 +93,8 @@ def _write_files(conclusion: Conclusion, folder: Path) -> None:
             write_atomically(folder / name, content)
         except OSError as error:
             note(f"netdiag: {folder / name} could not be written ({error.strerror or error}); the report follows")
+            complete = False
+    return complete
 
 
 def _print(conclusion: Conclusion, form: Format) -> None:

@@ -187,7 +187,7 @@ def _caught(seen: Detection | None) -> str:
         return "No attempt on a service was made, so no fault of one can be excluded."
     rarest = (
         f"Rarest fault it would have caught: one that hits {percent(seen.rarest)} of attempts or more "
-        f"(95% sure to show in the {seen.attempts:,} {seen.kind} to {seen.address}, the fewest of any kind)."
+        f"(95% sure to show in {_tries(seen)} to {seen.address}, the fewest of any kind)."
     )
     if seen.shortest_s is None:
         return f"{rarest} Shortest: cannot tell, an address was tried only once."
@@ -195,6 +195,10 @@ def _caught(seen: Detection | None) -> str:
         f"{rarest} Shortest: an outage of {duration(seen.shortest_s)} (the longest gap between two attempts at one "
         f"address) within the {duration(seen.watched_s)} that every address was watched at the least."
     )
+
+
+def _tries(seen: Detection) -> str:
+    return f"the {seen.attempts:,} {seen.kind}" if seen.attempts > 1 else f"the only one of {seen.kind}"
 
 
 def _measured(run: Run) -> str:

@@ -56,6 +56,18 @@ def test_a_run_that_ends_well_leaves_no_journal(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*.jsonl")) == []
 
 
+def test_evidence_that_could_be_saved_nowhere_else_stays_in_the_journal(tmp_path: Path) -> None:
+    (tmp_path / "run.json").mkdir()  # so nothing can be written under that name
+    command = [sys.executable, "-m", "netdiag", "run", "127.0.0.1:1", "--quick", "--output", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "run.json could not be written" in done.stderr
+    [journal] = tmp_path.glob("*.jsonl")
+    replay = [sys.executable, "-m", "netdiag", "replay", str(journal), "--format", "json"]
+    again = json.loads(subprocess.run(replay, capture_output=True, text=True, timeout=60, check=False).stdout)
+    assert [finding["code"] for finding in again["findings"]] == ["db.port-closed"]
+
+
 def test_a_disk_that_cannot_be_written_costs_the_journal_only(tmp_path: Path) -> None:
     from netdiag.evidence import Evidence, Run, Tool
     from netdiag.plan.model import Plan

@@ -270,7 +270,7 @@ def _closed_finding(place: Place, tries: Tries, beside: tuple[Place, Tries] | No
         confidence=LIKELY,
         section=Section.DATABASE if place.is_database else Section.INFRASTRUCTURE,
         subject=place.subject,
-        statement=f"{share} connection attempts to {place.label} are answered by RST{after}: nothing listens there, "
+        statement=f"{place.label} answers connection attempts by RST, {share}{after}: nothing listens there, "
         f"or a filter beside the host says so in its name.{still}",
         evidence=tries.ids,
         would_refute=f"The server's own list of sockets showing a listener on {place.label} at that time.",
