@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from netdiag.cli.conclude import Conclusion, Format, conclude
+from netdiag.cli.conclude import Conclusion, conclude
 from netdiag.run_file import decode
 
 EXAMPLES = Path(__file__).parent
@@ -27,12 +27,7 @@ def concluded(folder: Path) -> Conclusion:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """File name -> what it should hold, of every file that follows from the evidence."""
-    conclusion = concluded(folder)
-    return {
-        "report.txt": conclusion.rendered(Format.TEXT).encode(),
-        "report.md": conclusion.rendered(Format.MARKDOWN).encode(),
-        "run.json": conclusion.document(),
-    }
+    return concluded(folder).files()
 
 
 def main() -> int:

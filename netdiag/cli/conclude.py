@@ -45,6 +45,14 @@ class Conclusion:
             markdown.render(self.report) if form == Format.MARKDOWN else text.render(self.report, width or text.WIDTH)
         )
 
+    def files(self) -> dict[str, bytes]:
+        """File name -> content: what an incident's folder holds."""
+        return {
+            "report.txt": self.rendered(Format.TEXT).encode(),
+            "report.md": self.rendered(Format.MARKDOWN).encode(),
+            "run.json": self.document(),
+        }
+
     def summary(self) -> str:
         from netdiag.report.summary import five_lines
 

@@ -139,7 +139,9 @@ def run_scenario(
     name: Name,
     seed: Seed = None,
     state: State = None,
-    output: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep run.json and report.txt there.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep plan.toml, run.json, report.txt and report.md there.")
+    ] = None,
 ) -> int:
     """Inject a scenario, let netdiag diagnose it, print the report and the grade. 0: graded right; 1: not."""
     from netdiag.lab import rootless
@@ -187,12 +189,12 @@ def _show(outcome: Outcome, folder: Path | None) -> None:
     from netdiag.lab.grade import lines
     from netdiag.run_file import decode
 
-    report = conclude(decode(outcome.text, "the run")).rendered(Format.TEXT)
+    conclusion = conclude(decode(outcome.text, "the run"))
     if folder is not None:
         prepare_folder(folder)
-        write_atomically(folder / "run.json", outcome.text)
-        write_atomically(folder / "report.txt", report.encode())
-    emit(report)
+        for name, content in (conclusion.files() | {"plan.toml": outcome.plan.encode()}).items():
+            write_atomically(folder / name, content)
+    emit(conclusion.rendered(Format.TEXT))
     emit(f"Graded ({outcome.incident.scenario}, seed {outcome.incident.seed}, {outcome.seconds:.0f} s):")
     emit("\n".join(f"  {line}" for line in lines(outcome.grade)))
 

@@ -20,6 +20,7 @@ def main() -> None:
     try:
         _prepare()
         status = invoke(sys.argv[1:])
+        _flush()
     except KeyboardInterrupt:  # before anything could be told
         status = 3
     sys.exit(status)
@@ -31,7 +32,20 @@ def _prepare() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a Latin-1 terminal shows escapes instead of a UnicodeEncodeError
             stream.reconfigure(errors="backslashreplace")
-    signal.signal(signal.SIGTERM, _terminated)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminated)
+
+
+def _flush() -> None:
+    """What the interpreter cannot flush as it ends, on a terminal that is gone, would make the exit status 120."""
+    from netdiag.cli.output import silence
+
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and not stream.closed:
+            try:
+                stream.flush()
+            except OSError:
+                silence(stream)
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

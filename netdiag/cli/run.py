@@ -83,12 +83,7 @@ def _plan(arguments: RunArguments) -> Plan:
 def _write_files(conclusion: Conclusion, folder: Path) -> bool:
     """Whether all was written. A disk that is full costs the files, not the report: it is printed all the same."""
     complete = True
-    files = {
-        "report.txt": conclusion.rendered(Format.TEXT).encode(),
-        "report.md": conclusion.rendered(Format.MARKDOWN).encode(),
-        "run.json": conclusion.document(),
-    }
-    for name, content in files.items():
+    for name, content in conclusion.files().items():
         try:
             write_atomically(folder / name, content)
         except OSError as error:

@@ -37,6 +37,7 @@ class Outcome:
     incident: Incident
     document: Mapping[str, Any]  # netdiag.run/1
     text: bytes  # the same as it was printed
+    plan: str  # that it measured by
     seconds: float
     grade: Grade
 
@@ -86,7 +87,8 @@ def write_plan(world: World, scenario: Scenario) -> Path:
 
 def diagnose(world: World, scenario: Scenario, incident: Incident) -> Outcome:
     """A real run from the application's host, graded. Raises LabError where netdiag gives no document."""
-    words = ["run", "--plan", str(write_plan(world, scenario)), "--format", "json"]
+    plan = write_plan(world, scenario)
+    words = ["run", "--plan", str(plan), "--format", "json"]
     begun = time.monotonic()
     ran = world.run_netdiag([*words, *(["--quick"] if scenario.quick else [])])
     seconds = time.monotonic() - begun
@@ -96,7 +98,14 @@ def diagnose(world: World, scenario: Scenario, incident: Incident) -> Outcome:
     except (json.JSONDecodeError, KeyError):
         raise LabError(f"netdiag gave no run: {(ran.stderr or ran.stdout).strip()[-300:]}") from None
     graded = grade(document["verdict"], named, incident.expected, addresses_of(world.topology))
-    return Outcome(incident=incident, document=document, text=ran.stdout.encode(), seconds=seconds, grade=graded)
+    return Outcome(
+        incident=incident,
+        document=document,
+        text=ran.stdout.encode(),
+        plan=plan.read_text(),
+        seconds=seconds,
+        grade=graded,
+    )
 
 
 def attempt(world: World, scenario: Scenario, seed: int, code: str) -> tuple[Trial, Outcome | None]:

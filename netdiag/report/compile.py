@@ -19,6 +19,7 @@ from netdiag.diagnosis.finding import (
 )
 from netdiag.evidence import Run
 from netdiag.plan.model import Ticket
+from netdiag.report.alike import Said, drawn_together
 from netdiag.report.attempts import Detection, detection
 from netdiag.report.evidence_rows import Numbers, evidence_rows, numbers
 from netdiag.report.figures import duration, percent, stamp
@@ -38,7 +39,6 @@ from netdiag.report.model import (
 from netdiag.report.places import place
 from netdiag.report.sanitize import cleaned
 from netdiag.report.technical import technical_details
-from netdiag.report.twins import Said, drawn_together
 from probes.model import MeasurementOutcome
 
 T = TypeVar("T")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from netdiag.cli.measure import stopping_signals
 from netdiag.lab.postgres import Server, free_port, postgres_server
 from tests.command_line import PATIENCE_S, PROGRAM, Ran, clean_environment, netdiag
 
@@ -202,7 +205,7 @@ def under_way(*arguments: str, home: Path) -> Iterator[subprocess.Popen[str]]:
             process.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_run_with_the_report_so_far(number, tmp_path):
     with under_way("--format", "json", home=tmp_path) as process:
         process.send_signal(number)
@@ -233,6 +236,39 @@ def test_a_second_signal_does_not_break_the_report(tmp_path):
         stdout, stderr = process.communicate(timeout=20)
     assert '"netdiag.run/1"' in stdout
     assert "Traceback" not in stderr
+
+
+def test_a_terminal_that_is_gone_costs_the_print_and_not_the_files(tmp_path):
+    """ssh breaks off at 03:00: the kernel sends SIGHUP, and every write to the terminal is EIO from then on."""
+    ours, theirs = pty.openpty()
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        silent.settimeout(PATIENCE_S)
+        target = f"postgresql://app:right@127.0.0.1:{silent.getsockname()[1]}/db?connect_timeout=20"
+        process = subprocess.Popen(
+            ["setsid", "--ctty", "--wait", str(PROGRAM), "run", target, "--output", str(tmp_path / "out")],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=clean_environment(tmp_path),
+        )
+        os.close(theirs)
+        connection, _ = silent.accept()
+        os.close(ours)
+        assert process.wait(timeout=30) == 3
+        connection.close()
+    saved = json.loads((tmp_path / "out" / "run.json").read_bytes())
+    assert (saved["partial"], saved["end_reason"]) == (True, "interrupted")
+    assert (tmp_path / "out" / "report.txt").exists()
+    assert not list((tmp_path / ".local/state/netdiag").glob("crash-*"))
+
+
+def test_nohup_keeps_a_run_going(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert signal.SIGHUP not in stopping_signals()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert signal.SIGHUP in stopping_signals()
 
 
 def test_nothing_is_left_behind_after_kill(tmp_path):

@@ -284,6 +284,12 @@ def test_a_full_standard_output_is_told_on_stderr(arguments):
     assert "Traceback" not in child.stderr
 
 
+def test_a_full_standard_error_does_not_change_the_status():
+    with open("/dev/full", "w") as full:
+        child = subprocess.run([*COMMAND, "run", "host:port"], stdout=subprocess.PIPE, stderr=full, timeout=60)
+    assert (child.returncode, child.stdout) == (3, b"")
+
+
 @pytest.mark.parametrize("closing", [">&-", "2>&-", ">&- 2>&-"])
 def test_closed_streams_are_no_traceback(closing):
     line = f'"{sys.executable}" -m netdiag.cli.main plan schema {closing}'

@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 
 from netdiag.diagnosis.finding import Diagnosis, NotMeasured, RuledOut, Subject, Verdict
+from netdiag.report.alike import Said, drawn_together
 from netdiag.report.compile import compile_report
 from netdiag.report.model import Report
 from netdiag.report.text import render
-from netdiag.report.twins import Said, drawn_together
 from probes.model import MeasurementOutcome, Target
 from tests.unit.cli_support import a_run, latency
 
