@@ -7,6 +7,7 @@ name, the same name's endpoint. The table is the cause graph of the report and o
 from __future__ import annotations
 
 from netdiag.diagnosis.finding import Finding, Subject
+from netdiag.diagnosis.thresholds import CERTAIN
 
 CONSEQUENCES: dict[str, frozenset[str]] = {
     "net.unreachable": frozenset({"link.loss", "db.unresponsive", "db.slow", "region.latency"}),
@@ -35,10 +36,15 @@ CONSEQUENCES: dict[str, frozenset[str]] = {
 
 # Lost packets explain a silence that is itself in doubt (no confidence), never one after acknowledged bytes, each time.
 ONLY_IN_DOUBT = frozenset({("link.loss", "db.unresponsive")})
+# A balancer's loss fails checks of its own. One that fails from here too, and is DOWN there, is certain by itself.
+NEVER_WHEN_CERTAIN = frozenset({("lb.packet-loss", "lb.health-check-failing")})
 
 
 def explains(cause: Finding, other: Finding) -> bool:
-    if (cause.code, other.code) in ONLY_IN_DOUBT and other.confidence is not None:
+    pair = cause.code, other.code
+    if pair in ONLY_IN_DOUBT and other.confidence is not None:
+        return False
+    if pair in NEVER_WHEN_CERTAIN and other.confidence is not None and other.confidence >= CERTAIN:
         return False
     return other.code in CONSEQUENCES.get(cause.code, frozenset()) and _same_place(cause.subject, other.subject)
 

@@ -7,6 +7,7 @@ import random
 from netdiag.diagnosis.causes import CONSEQUENCES
 from netdiag.diagnosis.engine import conclude, folded, ranked
 from netdiag.diagnosis.finding import Finding, FindingRole, Section, Severity, Subject, Verdict
+from netdiag.diagnosis.thresholds import CERTAIN, LIKELY
 from tests.fakes import evidence as made
 
 
@@ -41,6 +42,14 @@ def test_loss_explains_a_silence_only_where_that_is_in_doubt() -> None:
     assert sure["db.unresponsive"].role is FindingRole.CAUSE
     doubtful = by_code(folded([finding("db.unresponsive", confidence=None), finding("link.loss")]))
     assert doubtful["db.unresponsive"].role is FindingRole.CONSEQUENCE
+
+
+def test_a_balancers_loss_explains_a_failing_check_only_where_it_does_not_fail_from_here_too() -> None:
+    loss = finding("lb.packet-loss")
+    from_here = by_code(folded([loss, finding("lb.health-check-failing", confidence=CERTAIN)]))
+    assert from_here["lb.health-check-failing"].role is FindingRole.CAUSE
+    there_alone = by_code(folded([loss, finding("lb.health-check-failing", confidence=LIKELY)]))
+    assert there_alone["lb.health-check-failing"].role is FindingRole.CONSEQUENCE
 
 
 def test_the_same_codes_at_two_addresses_are_two_causes() -> None:

@@ -51,5 +51,25 @@ def test_first_incident_names_the_fault_that_was_made():
     assert {f["subject"]["direction"] for f in causes} == {"to-target", "from-target"}
 
 
+def test_the_whole_escalation_names_each_fault_that_was_made():
+    """What the lab's scenario injects, and at which place; a consequence would be folded away by its cause."""
+    found = json.loads((EXAMPLES / "ce1006-lab" / "run.json").read_bytes())["findings"]
+    causes = {(f["code"], f["subject"].get("endpoint") or f["subject"].get("resolver")) for f in found}
+    causes = {(code, where) for code, where in causes if any(f["code"] == code and f["role"] == "cause" for f in found)}
+    assert causes >= {
+        ("lb.packet-loss", "ysql"),
+        ("link.loss", "db-west"),
+        ("mtu.black-hole", "db-west"),
+        ("dns.servfail", "198.18.1.54"),
+        ("firewall.drop", "db-east"),
+        ("lb.health-check-failing", "ysql"),
+    }
+    assert "bgp.route-change" in {code for code, _ in causes}
+
+
+def test_no_example_is_larger_than_a_ticket_takes():
+    assert [path for path in EXAMPLES.rglob("*.json") if path.stat().st_size > 1_000_000] == []
+
+
 def test_the_password_is_in_no_file():
     assert [path.name for path in FIRST.iterdir() if PASSWORD.encode() in path.read_bytes()] == []
