@@ -37,7 +37,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 lock:                    ## pin again (needs uv); the file names no index
-	uv pip compile pyproject.toml --extra demo --extra test --universal --python-version 3.11 \
+	uv pip compile pyproject.toml --extra bench --extra demo --extra test --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header --output-file constraints.txt
 
 clean:

@@ -3,13 +3,16 @@
     python -m benchmarks.icmp_scale [--targets N] [--rounds N]
 
 Targets are addresses of loopback, so a lost reply is ours. The contenders take turns; medians. "engine" is the echo
-engine alone, from its first packet to its last result; "sweep" is the whole command with its start-up, its statistics
-and its JSON lines. Wall time is set against the pacing floor: packets / rate. Flat out, the floor is ``ping -f``.
+engine alone, from its first packet to its last result; "sweep" is the whole command with its statistics and its JSON
+lines, once whole and once without what the same command costs for one target and one echo (imports, mostly). icmplib
+is a whole process that does nothing but ping. Wall time is set against the pacing floor: packets / rate. Flat out, the
+floor is ``ping -f``.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 import tempfile
@@ -22,6 +25,7 @@ from benchmarks.processes import Cost, cost, installed, median
 COUNT = 5
 RATE = 1000
 FLAT_OUT = 50_000
+SWEEP, START = "sweep, whole process", "its start, one target and echo"
 NETDIAG = os.path.join(os.path.dirname(sys.executable), "netdiag")
 
 
@@ -86,6 +90,35 @@ def sweep_turn(targets: Path, output: Path) -> Turn:
     return _turn(ran, json.loads(ran.output.splitlines()[-1])["packets"]["lost"])
 
 
+def start_turn(one: Path, output: Path) -> Turn:
+    settings = ("--rate", str(RATE), "--set", "count=1", "--format", "json")
+    return _turn(cost([NETDIAG, "probe", "latency", "--targets", str(one), *settings], output), 0)
+
+
+def without_start(sweeps: list[Turn], starts: list[Turn]) -> list[Turn]:
+    """Each sweep less the start of the same round."""
+    return [
+        Turn(sweep.cpu_s - start.cpu_s, sweep.wall_s, sweep.resident, sweep.lost)
+        for sweep, start in zip(sweeps, starts, strict=True)
+    ]
+
+
+def by_icmplib(targets: Path) -> None:
+    """In a process of its own: all targets at once, one echo a second each, and the lost ones printed."""
+    import icmplib
+
+    addresses = targets.read_text("ascii").split()
+    hosts = icmplib.multiping(
+        addresses, count=COUNT, interval=len(addresses) / RATE, timeout=2, concurrent_tasks=len(addresses)
+    )
+    print(sum(host.packets_sent - host.packets_received for host in hosts))
+
+
+def icmplib_turn(targets: Path, output: Path) -> Turn:
+    ran = cost([sys.executable, "-m", "benchmarks.icmp_scale", "--icmplib", str(targets)], output)
+    return _turn(ran, int(ran.output))
+
+
 def fping_turn(targets: Path, output: Path) -> Turn:
     """-i: milliseconds between packets, whatever their targets; its own wall time includes its last timeout."""
     argv = ["fping", "-q", "-C", str(COUNT), "-i", str(1000 / RATE), "-p", "1000", "-f", str(targets)]
@@ -125,19 +158,27 @@ def take_turns(contenders: dict[str, Callable[[], Turn]], rounds: int) -> dict[s
 
 def compare(targets: int, rounds: int) -> None:
     with tempfile.TemporaryDirectory(prefix="nd-icmp-scale") as folder:
-        file, output, few = Path(folder, "targets"), Path(folder, "output"), Path(folder, "few")
+        file, output, few, one = (Path(folder, name) for name in ("targets", "output", "few", "one"))
         file.write_text("\n".join(addresses(targets)), "ascii")
         few.write_text("\n".join(addresses(10)), "ascii")
+        one.write_text(addresses(1)[0], "ascii")
         if not installed("fping"):
             print("fping is not installed: nothing to compare with")
             return
         paced = {
             "fping": lambda: fping_turn(file, output),
             "engine": lambda: engine_turn(file, output),
-            "sweep, whole process": lambda: sweep_turn(file, output),
+            SWEEP: lambda: sweep_turn(file, output),
+            START: lambda: start_turn(one, output),
         }
+        if importlib.util.find_spec("icmplib") is None:
+            print("icmplib is not installed: pip install netdiag-toolkit[bench]")
+        else:
+            paced["icmplib, whole process"] = lambda: icmplib_turn(file, output)
         title = f"{targets} targets x {COUNT} at {RATE}/s, n={rounds}"
-        table(title, take_turns(paced, rounds), targets * COUNT, "fping", 1.3)
+        turns = take_turns(paced, rounds)
+        turns["sweep without its start"] = without_start(turns[SWEEP], turns[START])
+        table(title, turns, targets * COUNT, "fping", 1.3)
         print(f"pacing floor {targets * COUNT / RATE:.2f} s; target: wall at most 1.05 of it\n")
         unpaced = {
             "ping -f": lambda: flood_turn(few, output),
@@ -151,8 +192,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--targets", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--engine", nargs=4, metavar=("FILE", "RATE", "COUNT", "INTERVAL"), help=argparse.SUPPRESS)
+    parser.add_argument("--icmplib", type=Path, metavar="FILE", help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
-    if chosen.engine:
+    if chosen.icmplib:
+        by_icmplib(chosen.icmplib)
+    elif chosen.engine:
         file, rate, count, interval_s = chosen.engine
         engine(Path(file), float(rate), int(count), float(interval_s))
     else:

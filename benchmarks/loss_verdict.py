@@ -7,6 +7,7 @@ two or more lost.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections import Counter
@@ -24,6 +25,8 @@ RUNS = 10_000
 LOSSES = (0.0, 0.005, 0.02, 0.05, 0.10, 0.15)
 BURSTS = (None, 2.0, 5.0)
 SEED = 20240125
+SPACINGS = (1, 2, 3, 5, 10)  # of the packets of a burst's channel, how many to one that is sent
+SPACED_RUNS = 2_000
 BURSTY = LossOptions(method="icmp")
 INDEPENDENT = replace(BURSTY, mean_burst=1.0)
 LOST = RttSample(sequence=0, sent_s=0.0, outcome=Outcome.LOST)
@@ -100,6 +103,28 @@ def line(found: Tally) -> str:
     )
 
 
+def spaced(every: int) -> str:
+    """Only each ``every``-th packet of the channel is sent: the same bursts, shorter in packets.
+
+    Of the packets that are sent, one that follows a loss arrives with chance (1 - loss) (1 - memory ** every), where
+    memory = 1 - onset - relief. "needed" is the least number without loss after which any procedure may say "below".
+    """
+    loss, relief = BURSTY.question or 1.0, 1 / BURSTS[-1]
+    onset = loss * relief / (1 - loss)
+    changes = 1 - (1 - onset - relief) ** every
+    begins, burst = loss * changes, 1 / ((1 - loss) * changes)
+    needed = 1 + math.ceil(math.log(BURSTY.error / (1 - loss)) / math.log1p(-begins))
+    options = replace(BURSTY, mean_burst=burst, count=3000, batch=1)
+    taken = one_run(Cell(options, 0.0, None), [False] * options.count)[1]
+    source = np.random.default_rng([SEED, every])
+    channel = Cell(replace(BURSTY, count=options.count * every), loss, BURSTS[-1])
+    runs = [sequence(channel, source)[::every] for _ in range(SPACED_RUNS)]
+    false = sum(one_run(Cell(options, loss, burst), fates)[0] == "below" for fates in runs)
+    silent = sum(not any(fates[:119]) for fates in runs)
+    share = f"{100 * false / SPACED_RUNS:>10.2f}{100 * silent / SPACED_RUNS:>13.1f}"
+    return f"{every:>6}{burst:>9.2f}{needed:>8}{taken:>8}{0.1 * every * taken:>11.1f}{share}"
+
+
 def main() -> None:
     cells = [Cell(INDEPENDENT, loss, None) for loss in LOSSES]
     cells += [Cell(BURSTY, loss, burst) for burst in BURSTS for loss in LOSSES if loss or burst is None]
@@ -112,6 +137,12 @@ def main() -> None:
         for found in pool.map(tally, cells):
             print(line(found))
             sys.stdout.flush()
+        print(
+            "\nthe same bursts with packets farther apart; seconds at 0.1 s for each step; errors at 5 % in bursts of 5"
+        )
+        print(f"{'every':>6}{'burst':>9}{'needed':>8}{'taken':>8}{'seconds':>11}{'false %':>10}{'no loss/119':>13}")
+        for row in pool.map(spaced, SPACINGS):
+            print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import re
 import struct
 import subprocess
@@ -100,6 +101,13 @@ def by_mtr(world: World, count: int) -> Rtts:
     return [int(line.split()[2]) / 1e6 for line in said.splitlines() if line.startswith("p ")]
 
 
+def by_icmplib(world: World, count: int) -> Rtts:
+    import icmplib
+
+    host = world.sender.inside(lambda: icmplib.ping(RIGHT, count=count, interval=INTERVAL_S, timeout=1))
+    return [rtt_ms / 1e3 for rtt_ms in host.rtts]
+
+
 def by_netdiag(world: World, count: int) -> Rtts:
     request = EchoRequest(address=RIGHT, count=count, interval_s=INTERVAL_S, timeout_s=1.0)
     series = world.sender.measure(lambda: KernelNetwork(SystemClock(), packets_per_second=1000.0).echo(request))
@@ -125,6 +133,7 @@ TOOLS: dict[str, Callable[[World, int], Rtts]] = {
     "ping": by_ping,
     "fping": by_fping,
     "mtr": by_mtr,
+    "icmplib": by_icmplib,
     "netdiag tcp": by_netdiag_tcp,
 }
 TARGETS = {"netdiag icmp": (15, 60), "netdiag tcp": (30, 150)}  # p50 and p99, microseconds
@@ -197,7 +206,7 @@ def errors(world: World, tool: str, count: int) -> list[float]:
 
 def show(world: World, load: str, count: int) -> None:
     for tool in TOOLS:
-        if not installed(tool.split()[0]) and not tool.startswith("netdiag"):
+        if not (tool.startswith("netdiag") or installed(tool) or importlib.util.find_spec(tool)):
             print(f"{world.name:>6} {load:>5}  {tool:<13} not installed")
             continue
         try:

@@ -216,7 +216,7 @@ class Sampler:
         self._context, self._method, self._port = context, method, target.port or 0
         self._interval_s = interval_s
         self._timeout_s = min(timeout_s, context.remaining() / 2)
-        self._random = random.Random(seed)
+        self._random = random.Random(seed) if method == "tcp" else None  # dear, where a sweep has thousands
         self._start = self._batch_due = context.clock.monotonic()
         self._taken = 0
 
@@ -248,7 +248,7 @@ class Sampler:
         return Series(samples=tuple(sample for sample, _ in taken) + missing, timestamp_source=worst_source(sources))
 
     def _jittered(self, ordinal: int) -> float:
-        jitter = self._random.uniform(-JITTER, JITTER) if ordinal else 0.0
+        jitter = self._random.uniform(-JITTER, JITTER) if ordinal and self._random else 0.0
         return (ordinal + jitter) * self._interval_s
 
     async def _until(self, due: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from probes.contract import Capability, Clock
 from probes.exchanges import (
@@ -34,7 +34,9 @@ from probes.net.pacing import Pacing
 from probes.net.raw import RawStream
 from probes.net.stream import TcpStream
 from probes.net.tcp import Attempt, attempt
-from probes.session import DatabaseSession
+
+if TYPE_CHECKING:
+    from probes.session import DatabaseSession  # with all of the PostgreSQL protocol
 
 
 class KernelNetwork:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from itertools import product
+from itertools import islice, product
 from math import exp, inf, log
 
 import pytest
@@ -130,3 +130,24 @@ def test_stated_errors_hold_for_any_burst_up_to_five(mean_burst):
 
 def test_loss_in_bursts_is_found():
     assert false_answers(0.15, 5.0, "above", runs=60, packets=600, seed=5) >= 57
+
+
+def test_what_any_procedure_needs_for_below_and_what_this_one_takes():
+    """5 % lost in bursts of 5 shows no loss in n packets with chance 0.95 (1 - 0.0105)^(n - 1): who says "below" after n
+    packets without a loss is wrong that often. By simulation, independent of the formula.
+    """
+    source, runs = random.Random(20261125), 4000
+    longest = 432
+    first_loss = [
+        next((n for n, lost in enumerate(islice(channel(HIGH, BURST, source), longest)) if lost), longest)
+        for _ in range(runs)
+    ]
+    after_119 = sum(n >= 119 for n in first_loss) / runs
+    assert after_119 == pytest.approx(0.2725, abs=0.025)
+    assert sum(n >= longest for n in first_loss) / runs == pytest.approx(ERROR, abs=0.005)
+    test, taken = BurstyTest(LOW, HIGH, ERROR, BURST), 0
+    while test.answer == "undecided":
+        test.tell(False)
+        taken += 1
+    assert test.answer == "below"
+    assert longest <= taken <= 1.35 * longest
