@@ -265,8 +265,14 @@ class _AddressChain:
             yield self._request("loss-icmp", self._loss_options("icmp"), probe="loss")
 
     def _suspected_tcp_loss(self) -> Iterator[Request]:
-        if self._compare or self._lossy("latency-tcp") or self._retransmitted():
+        lossy = self._lossy("latency-tcp") or self._retransmitted() or self._echoes_alone_tell()
+        if self._compare or lossy:
             yield self._request("loss-tcp", self._loss_options("tcp"), probe="loss")
+
+    def _echoes_alone_tell(self) -> bool:
+        """Echoes are lost: a rate limit, or the path? TCP decides, and a held session will not be asked in time."""
+        watched = self._settings.watch_s > 0 and self._holds_sessions()
+        return self._lossy("latency-icmp") and self._answers("latency-icmp") and not watched
 
     def suspects_loss(self) -> bool:
         return self._lossy("latency-icmp") or self._lossy("latency-tcp") or self._retransmitted()

@@ -616,7 +616,9 @@ class SegmentSteps(ScriptSteps[SegmentStep, SegmentTrial]):
         if trial.info is None:
             return None
         # Linux takes the timestamps off advmss, rcv_mss and snd_mss alike; the packet carries them.
-        options = TIMESTAMPS if self._local_mtu - self._headers - trial.info.advmss == TIMESTAMPS else 0
+        # advmss follows the interface or, once a router has named a limit, the path MTU that the kernel remembers.
+        room = {mtu - self._headers - trial.info.advmss for mtu in (self._local_mtu, trial.info.pmtu)}
+        options = TIMESTAMPS if TIMESTAMPS in room else 0
         segment = trial.info.rcv_mss if self._direction == "from-target" else trial.info.snd_mss
         return min(self._local_mtu, segment + options + self._headers)
 

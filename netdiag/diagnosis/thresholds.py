@@ -125,3 +125,9 @@ the probe's own search ends at 4 (UDP) or 8 (TCP), and one cut short has not beg
 LB_PEER_PACKETS = 50
 """Fewest packets to a balancer's neighbours before its loss is laid at its own door: 0 of 50 leaves at most 7.1 %
 (Wilson), so that the 5-15 % of the escalation can stand out against it."""
+
+FLOW_TRIES = 3
+"""Connections that lose every SYN, and as many answered between theirs, before a loss is said to go by connection."""
+
+FLOW_CHANCE = 0.01
+"""... and the chance, at the upper bound of the first SYNs' loss, that so few of the repeated SYNs are answered."""

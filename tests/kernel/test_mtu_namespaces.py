@@ -133,6 +133,16 @@ def test_database_shows_the_black_hole_on_the_way_there_where_udp_is_filtered():
     assert measurement.from_target.black_hole is False
 
 
+def test_a_narrow_path_that_says_so_is_measured_exactly_both_ways():
+    """By then the kernel remembers the way there, and advertises its MSS by that."""
+    with chain() as made, database(made):
+        made.narrow(1344, forward=True)
+        made.narrow(1344, forward=False)
+        measurement = ask(made, DATABASE)
+    assert (measurement.to_target.largest_delivered, measurement.from_target.largest_delivered) == (1344, 1344)
+    assert (measurement.to_target.black_hole, measurement.from_target.black_hole) == (False, False)
+
+
 def test_a_signalled_narrow_way_back_is_no_black_hole():
     with chain() as made, database(made):
         made.narrow(1400, forward=False)

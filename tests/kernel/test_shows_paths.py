@@ -303,7 +303,17 @@ def test_a_policer_of_connections_is_no_lossy_path(place, draw):
     with place.at_router("forward", f"tcp dport {PORT} tcp flags syn limit rate over {rate}/second drop"):
         cause = only(place.netdiag(place.dsn, budget="60s"), "link.loss")
     assert "SYN policer" in cause["statement"]
+    assert "by connection" not in cause["statement"]
     assert cause["confidence"] <= 0.7
+
+
+def test_a_dead_member_of_several_paths_goes_by_connection(place, draw):
+    """As a router does that chooses among equal paths by the ports: Linux takes even ones, so their parity tells none."""
+    bit = 1 << draw.randint(1, 3)
+    with place.at_router("forward", f"tcp dport {PORT} tcp sport & {bit} == {bit} drop"):
+        cause = only(place.netdiag(place.dsn, budget="60s", quick=False), "link.loss")
+    assert "by connection and not by packet" in cause["statement"]
+    assert "source ports" in cause["actions"][0]["step"]
 
 
 def test_loss_of_echoes_alone_is_no_loss(place, draw):

@@ -11,7 +11,10 @@ from netdiag.diagnosis.finding import Finding, FindingRole, NotMeasured, RuledOu
 from netdiag.diagnosis.rule import Case, Rule
 from netdiag.diagnosis.rules import link
 from netdiag.plan.model import Baseline, VantagePlan
+from probes.exchanges import TimestampSource
+from probes.latency import LatencyMeasurement
 from probes.model import Outcome
+from probes.sampling import RttSample, loss_count, rtt_summary
 from tests.fakes.evidence import (
     assert_deterministic,
     assert_evidence_carries,
@@ -20,6 +23,7 @@ from tests.fakes.evidence import (
     endpoint,
     judged,
     latency,
+    measured,
     target,
 )
 from tests.fakes.path_evidence import LIVE, OTHER, drawn, held, resolved, sampled, sized, verdict, way
@@ -340,3 +344,85 @@ def test_loss_of_every_size_is_told_by_the_small_packets():
     found = only(LOSS, case(sampled([True, False, False, False] * 10), sized(SOME, ALL_WELL)))
     assert isinstance(found, Finding)
     assert found.subject.direction is None
+
+
+# Loss that goes by connection
+
+
+def attempts(draw, count, *, dead_share, packet_loss=0.0, interval_s=0.2):
+    """Handshakes of up to three SYNs. Some flows are dead; the packets of the others are lost independently."""
+    made = []
+    for number in range(count):
+        dead = draw.random() < dead_share
+        fates = [dead or draw.random() < packet_loss for _ in range(3)]
+        arrived = fates.index(False) if False in fates else None
+        made.append(
+            RttSample(
+                sequence=number,
+                sent_s=number * interval_s,
+                outcome=Outcome.LOST if arrived is None else Outcome.ANSWERED,
+                rtt_s=0.02 if arrived == 0 else None,
+                retransmits=2 if arrived is None else arrived,
+            )
+        )
+    return tuple(made)
+
+
+def tried(samples):
+    data = LatencyMeasurement(
+        method="tcp", address=LIVE, samples=samples, rtt=rtt_summary(samples), loss=loss_count(samples),
+        timestamp_source=TimestampSource.TCP_INFO,
+    )  # fmt: skip
+    return measured("latency-tcp", target(), data)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_dead_member_of_several_paths_goes_by_connection(seed):
+    draw = random.Random(seed)
+    found = only(LOSS, case(tried(attempts(draw, 60, dead_share=draw.uniform(0.2, 0.6)))))
+    assert isinstance(found, Finding)
+    assert "by connection and not by packet" in found.statement
+    assert "source ports" in found.actions[0].step
+    assert "whose second is answered" in found.would_refute
+
+
+def test_random_loss_does_not_go_by_connection():
+    """At most FLOW_CHANCE of the runs, whatever the loss."""
+    claims = 0
+    for seed in range(400):
+        draw = random.Random(seed)
+        found = only(LOSS, case(tried(attempts(draw, 60, dead_share=0.0, packet_loss=draw.uniform(0.02, 0.7)))))
+        claims += isinstance(found, Finding) and "by connection" in found.statement
+    assert claims <= 4
+
+
+def test_an_outage_does_not_go_by_connection():
+    """All attempts of some seconds are lost, and no other is answered meanwhile."""
+    made = attempts(random.Random(1), 60, dead_share=0.0)
+    cut = tuple(replace(s, outcome=Outcome.LOST, rtt_s=None, retransmits=2) if 20 <= n < 40 else s
+                for n, s in enumerate(made))  # fmt: skip
+    spaced = tuple(replace(s, sent_s=(s.sent_s or 0) + (30.0 if n >= 40 else 0.0)) for n, s in enumerate(cut))
+    found = only(LOSS, case(tried(spaced)))
+    assert isinstance(found, Finding)
+    assert "by connection" not in found.statement
+
+
+# Echoes that are lost beside few TCP packets
+
+
+def echoes(lost, sent):
+    return sampled([n < lost for n in range(sent)], method="icmp", ordinal=2)
+
+
+def test_lost_echoes_are_not_waved_off_by_ten_tcp_packets():
+    """0 of 10 leaves up to 27.8 % (Wilson), and 8 of 140 echoes are 5.7 %."""
+    open_question = only(LOSS, case(sampled([False] * 10), echoes(8, 140)))
+    assert isinstance(open_question, NotMeasured)
+    assert "too few to tell a rate limit of ICMP from loss" in open_question.statement
+
+
+def test_lost_echoes_beside_enough_tcp_packets_are_a_rate_limit():
+    """0 of 200 leaves 1.9 %, and 30 of 140 echoes are 15.4 % at least."""
+    ruled = only(LOSS, case(sampled([False] * 200), echoes(30, 140)))
+    assert isinstance(ruled, RuledOut)
+    assert "rate limited or filtered" in ruled.statement

@@ -124,6 +124,13 @@ def test_a_loss_seen_in_passing_is_followed_up_wherever_it_was() -> None:
     assert "loss-icmp" not in asked
 
 
+@pytest.mark.parametrize(("rtts", "tcp"), [([0.01] * 9 + [None], True), ([0.01] * 10, False), ([None] * 10, False)])
+def test_lost_echoes_are_a_question_that_tcp_decides(rtts: list[float | None], tcp: bool) -> None:
+    """A host that answers no echo at all asks nothing."""
+    asked = of_kinds(walk(a_plan(), HEALTHY | {"latency-icmp": made.latency(rtts, method="icmp")}, icmp=True))
+    assert ("loss-tcp" in asked, "loss-icmp" in asked) == (tcp, tcp)
+
+
 @pytest.mark.parametrize(("normal", "question"), [(None, 0.01), (0.0, 0.01), (0.03, 0.03)])
 def test_loss_is_asked_about_in_the_measure_that_it_is_judged_by(normal: float | None, question: float) -> None:
     plan = Plan(endpoints=(made.endpoint(ADDRESS),), baselines=(Baseline(source="test", target="ysql", loss=normal),))

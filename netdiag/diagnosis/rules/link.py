@@ -25,6 +25,7 @@ from netdiag.diagnosis.finding import (
     Subject,
 )
 from netdiag.diagnosis.rule import Case, Rule
+from netdiag.diagnosis.rules.flows import Flows, bound_to_flows
 from netdiag.diagnosis.rules.paths import Path, Sampled, paths, probe_command, sampled
 from netdiag.diagnosis.rules.subjects import finding_id, ids, milliseconds, percent
 from netdiag.diagnosis.thresholds import (
@@ -313,6 +314,10 @@ def judge_loss(case: Case) -> Iterator[Judgement]:
     quiet = {path.address for path, tcp, _ in found if tcp and tcp.answered} - losing
     for path, tcp, icmp in found:
         large = _large_loss(case, path)
+        flows = bound_to_flows(sampled(case, path, "tcp"))
+        if flows is not None and tcp is not None and loss_fires(tcp, loss_limit(case, path)):
+            yield _flow_finding(path, flows, tcp, icmp)
+            continue
         yield _loss(path, tcp, icmp, loss_limit(case, path), _place(path, losing, quiet), large)
 
 
@@ -411,7 +416,7 @@ def _loss(
         return _large_loss_finding(path, large, tcp, icmp)
     basis = quiet_basis(tcp, icmp, limit)
     if basis is None:
-        return _loss_open(path, tcp, icmp)
+        return _loss_open(path, tcp, icmp, limit)
     kind = "TCP" if basis is tcp else "ICMP echo"
     return RuledOut(
         code=LOSS,
@@ -437,12 +442,19 @@ def ids_of(*losses: Loss | None) -> tuple[str, ...]:
 def quiet_basis(tcp: Loss | None, icmp: Loss | None, limit: float) -> Loss | None:
     """What speaks against loss: TCP that arrives; else echoes, all of which came back."""
     if tcp is not None and tcp.answered and tcp.sent >= LINK_LOSS_PACKETS:
+        if _echoes_outweigh(tcp, icmp, limit):
+            return None
         return tcp if tcp.ratio <= limit or tcp.answer == "below" else None
     clean = icmp is not None and icmp.lost == 0 and icmp.sent >= LINK_LOSS_PACKETS and not (tcp and tcp.lost)
     return icmp if clean else None
 
 
-def _loss_open(path: Path, tcp: Loss | None, icmp: Loss | None) -> NotMeasured:
+def _echoes_outweigh(tcp: Loss, icmp: Loss | None, limit: float) -> bool:
+    """Echoes are lost, and TCP's packets are too few to say that it is better off."""
+    return icmp is not None and icmp.low > limit and tcp.high >= icmp.low and tcp.answer != "below"
+
+
+def _loss_open(path: Path, tcp: Loss | None, icmp: Loss | None, limit: float) -> NotMeasured:
     remedy = probe_command("loss", path)
     if tcp is None and icmp is None:
         said = "no packet's fate is known"
@@ -458,6 +470,11 @@ def _loss_open(path: Path, tcp: Loss | None, icmp: Loss | None) -> NotMeasured:
         remedy = f"Once the port answers: {remedy}"
     elif tcp.sent < LINK_LOSS_PACKETS:
         said = f"{tcp.lost} of {tcp.sent} TCP packets lost, too few to tell"
+    elif icmp is not None and _echoes_outweigh(tcp, icmp, limit):
+        said = (
+            f"ICMP echo loses {icmp.lost} of {icmp.sent}, and {tcp.lost} lost of {tcp.sent} TCP packets are too few to "
+            "tell a rate limit of ICMP from loss"
+        )
     else:
         said = f"{tcp.shown} of TCP packets lost leaves it undecided"
     return NotMeasured(code=LOSS, subject=path.subject, statement=f"Loss to {path.label}: {said}.", remedy=remedy)
@@ -482,6 +499,31 @@ def _loss_finding(path: Path, tcp: Loss, icmp: Loss | None, limit: float, place:
         would_refute=f'A sequential loss test over the same path that answers "below {percent(limit)}", '
         "or the server's ListenDrops counter rising with each loss (a full accept queue drops SYNs as well).",
         actions=_loss_actions(path),
+    )
+
+
+def _flow_finding(path: Path, flows: Flows, tcp: Loss, icmp: Loss | None) -> Finding:
+    by_flow = Action(
+        owner="network",
+        horizon=Horizon.IMMEDIATE,
+        step="Compare the members of each link bundle, equal-cost route and balancer on the way: one is dead. Look for "
+        "a rule on source ports.",
+        check=probe_command("loss", path),
+    )
+    return Finding(
+        id=finding_id(LOSS, path.subject),
+        code=LOSS,
+        role=FindingRole.CAUSE,
+        severity=Severity.CRITICAL,
+        confidence=LIKELY,
+        section=Section.INFRASTRUCTURE,
+        subject=path.subject,
+        statement=f"The path to {path.label} loses {tcp.shown} of TCP packets. {flows.statement}"
+        f"{_echo(icmp, only_tcp=False)}",
+        evidence=ids_of(tcp, icmp),
+        would_refute="A connection whose first SYN is lost and whose second is answered, or every attempt from one and "
+        "the same source port ending differently.",
+        actions=(by_flow, *_loss_actions(path)[1:]),
     )
 
 
