@@ -40,6 +40,7 @@ SMALL_MSS = {IPV4_HEADERS: 536, IPV6_HEADERS: 1220}  # what every path must carr
 SMALL_TRIALS = 2  # in a row, between two large ones
 CONNECTIONS_AT_MOST = 16
 REPEATS = 2  # of both sides of the size that the search found
+KNOWN_AT_MOST = 2  # ... more where datagrams have shown the limit, and TCP has only to meet it
 CONNECTION_INTERVAL_S = 0.2
 CONNECT_TIMEOUT_S = 3.0
 # With its tail it fits the initial window (RFC 6928), so that the tail comes through a black hole. As many full
@@ -475,6 +476,16 @@ class SegmentSteps(ScriptSteps[SegmentStep, SegmentTrial]):
     def trials(self) -> tuple[SegmentTrial, ...]:
         return tuple(self._trials)
 
+    @property
+    def is_searching(self) -> bool:
+        """It is proved that size matters; which size is being looked for."""
+        return self._search is not None
+
+    def hint(self, size: int) -> None:
+        """For a search that has begun: what datagrams met on the other way."""
+        if self._search is not None:
+            self._search.hint(size)
+
     def result(self) -> DirectionMtu:
         search, over = self._search, self.next() is None
         return DirectionMtu(
@@ -688,9 +699,11 @@ class _Connections:
         self._context, self._target, self._options = context, target, options
         self._last_start: float | None = None
 
-    async def run(self, steps: SegmentSteps) -> None:
-        """A trial that cannot have its stall time before the deadline is not made."""
+    async def run(self, steps: SegmentSteps, *, to_the_search: bool = False) -> None:
+        """A trial that cannot have its stall time before the deadline is not made. ``to_the_search``: no further."""
         while (step := steps.next()) is not None and self._context.remaining() > step.stall_s + CONNECTION_INTERVAL_S:
+            if to_the_search and steps.is_searching:
+                return
             clock = self._context.clock
             if self._last_start is not None:
                 await clock.sleep(max(0.0, self._last_start + CONNECTION_INTERVAL_S - clock.monotonic()))
@@ -890,12 +903,13 @@ async def measure(context: Context, target: Target, options: MtuOptions) -> MtuM
     with_database = options.use_database and target.port is not None
     share = 0.5 if with_database else 1.0
     udp_deadline = context.clock.monotonic() + context.remaining() * share
-    await _measure_datagrams(context, target.address, datagrams, udp_deadline)
-    forward = datagrams.result()
-    if with_database:
-        to_target, from_target, segments = await _measure_segments(context, target, options, local_mtu, forward)
+    async with asyncio.TaskGroup() as group:
+        udp = group.create_task(_measure_datagrams(context, target.address, datagrams, udp_deadline))
+        beside = await _measure_segments(context, target, options, local_mtu, datagrams, udp) if with_database else None
+    if beside is not None:
+        to_target, from_target, segments = beside
     else:
-        to_target, segments = forward, ()
+        to_target, segments = datagrams.result(), ()
         from_target = _unknown("no database to ask for a large reply: the way back was not tried")
     return MtuMeasurement(
         address=target.address,
@@ -909,25 +923,49 @@ async def measure(context: Context, target: Target, options: MtuOptions) -> MtuM
 
 
 async def _measure_segments(
-    context: Context, target: Target, options: MtuOptions, local_mtu: int | None, forward: DirectionMtu
+    context: Context,
+    target: Target,
+    options: MtuOptions,
+    local_mtu: int | None,
+    datagrams: DatagramSteps,
+    udp: asyncio.Task[None],
 ) -> tuple[DirectionMtu, DirectionMtu, tuple[SegmentTrial, ...]]:
-    """Both directions by the database's own connections, within one budget of connections."""
+    """Both directions by the database's own connections, beside the datagrams: neither of them times anything.
+
+    The proof that size matters needs nothing of the datagrams'; the search for the size waits for theirs.
+    """
     headers = IPV6_HEADERS if ":" in (target.address or "") else IPV4_HEADERS
     mtu, connections = local_mtu or 1500, _Connections(context, target, options)
+    back = SegmentSteps("from-target", mtu, headers, options, (), CONNECTIONS_AT_MOST)
+    await connections.run(back, to_the_search=True)
+    await udp
+    forward = datagrams.result()
     hints = (forward.largest_delivered,) if forward.largest_delivered and forward.black_hole is not False else ()
-    back = SegmentSteps("from-target", mtu, headers, options, hints, CONNECTIONS_AT_MOST)
-    await connections.run(back)
-    from_target = back.result()
+    for size in hints:
+        back.hint(size)
+    there: SegmentSteps | None = None
+    if forward.black_hole and _is_worth_asking_there(back, options):
+        there = SegmentSteps("to-target", mtu, headers, options, hints, KNOWN_AT_MOST, limit_known=True)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(connections.run(back))
+        if there is not None:
+            group.create_task(connections.run(there))
+    from_target, left = back.result(), CONNECTIONS_AT_MOST - len(back.trials())
+    if there is None and left > 0 and _is_worth_asking_there(back, options):
+        if from_target.black_hole and from_target.largest_delivered:
+            hints = (*hints, from_target.largest_delivered)
+        there = SegmentSteps("to-target", mtu, headers, options, hints, left)
+        await connections.run(there)
+    if there is None:
+        return forward, from_target, back.trials()
+    return merge_forward(forward, there.result()), from_target, (*back.trials(), *there.trials())
+
+
+def _is_worth_asking_there(back: SegmentSteps, options: MtuOptions) -> bool:
+    """Somebody who is let in, and to whom not every transfer stalls."""
     no_login = options.user is None or any(_is_refused_login(trial) for trial in back.trials())
     stalls_anyway = len(back.trials()) > 1 and not any(trial.delivered for trial in back.trials())
-    if no_login or stalls_anyway or len(back.trials()) >= CONNECTIONS_AT_MOST:
-        return forward, from_target, back.trials()
-    if from_target.black_hole and from_target.largest_delivered:
-        hints = (*hints, from_target.largest_delivered)
-    left, known = CONNECTIONS_AT_MOST - len(back.trials()), bool(forward.black_hole)
-    there = SegmentSteps("to-target", mtu, headers, options, hints, left, limit_known=known)
-    await connections.run(there)
-    return merge_forward(forward, there.result()), from_target, (*back.trials(), *there.trials())
+    return not (no_login or stalls_anyway)
 
 
 PROBE = Probe(

@@ -29,6 +29,11 @@ class SizeSearch:
         self._hints = list(hints)
         self._likely = {*COMMON_SIZES, *hints}
 
+    def hint(self, size: int) -> None:
+        """Something else measured it: tried next where it lies in the gap."""
+        self._hints.append(size)
+        self._likely.add(size)
+
     def next(self) -> int | None:
         """The size to try, or None when the answer is near enough."""
         if self.lost - self.delivered <= 1:

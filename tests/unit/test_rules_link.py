@@ -73,6 +73,20 @@ def test_the_same_minimum_with_a_longer_tail_is_queueing_and_not_a_detour():
     assert "18 of 20" in found.statement
 
 
+def test_a_queue_that_is_always_full_has_no_jitter_but_drops_and_changes_from_one_minute_to_the_next():
+    """The floor of the handshakes alone looks like a longer route; the loss, or the echoes a moment before, do not."""
+    lossy = far(latency([None, *steady(0.4, 19)]))
+    moved = far(latency(steady(0.4)), latency(steady(0.3), method="icmp"))
+    for world, doubt in ((lossy, "packets are lost"), (moved, "the spread is large")):
+        found = only(LATENCY, world)
+        assert isinstance(found, Finding)
+        assert found.confidence == 0.7
+        assert f"as {doubt} too, a queue that never drained is not excluded" in found.statement
+    agreed = only(LATENCY, far(latency(steady(0.4)), latency(steady(0.4, seed=2), method="icmp")))
+    assert isinstance(agreed, Finding)
+    assert agreed.confidence == 0.9
+
+
 def test_a_standing_queue_is_not_excluded_when_the_spread_is_large():
     found = only(LATENCY, far(latency([0.09 + 0.01 * n for n in range(20)])))
     assert isinstance(found, Finding)

@@ -81,11 +81,19 @@ class Delays:
     method: str
     rtts: tuple[float, ...]
     echoes: tuple[float, ...]  # ICMP beside TCP, where there is both
+    lost: bool  # packets of the same measurements: a queue that is always full drops, and a route does not
     evidence: tuple[str, ...]
 
     @property
     def minimum(self) -> float:
         return self.rtts[0]
+
+    def is_floor(self, rise: float) -> bool:
+        """No jitter, and TCP and ICMP agree about the minimum: what a route does to the RTT, within a share of
+        ``rise``, seconds."""
+        within = RTT_STEADY_SPREAD * rise
+        agreed = not self.echoes or abs(self.echoes[0] - self.minimum) < within
+        return agreed and self.percentile(90) - self.minimum < within
 
     def percentile(self, rank: float) -> float:
         return nearest_rank(self.rtts, rank) or self.rtts[-1]
@@ -160,8 +168,13 @@ def _delays(case: Case, path: Path) -> Delays | None:
         method=method,
         rtts=rtts[method],
         echoes=rtts["icmp"] if method == "tcp" else (),
+        lost=any(_loses(of) for of in measured.values()),
         evidence=ids(m for kind, of in measured.items() if rtts[kind] for m in of),
     )
+
+
+def _loses(measured: Iterable[Sampled]) -> bool:
+    return any(m.data is not None and m.data.loss.lost > 0 for m in measured)
 
 
 def _rtts(measured: Iterable[Sampled]) -> tuple[float, ...]:
@@ -177,11 +190,12 @@ def _heavy_tail(delays: Delays, limit: float) -> bool:
 
 def _longer(path: Path, subject: Subject, delays: Delays, normal: float, limit: float) -> Finding:
     rise = delays.minimum - normal
-    steady = delays.percentile(90) - delays.minimum < RTT_STEADY_SPREAD * rise
+    steady = delays.is_floor(rise)
+    doubt = "packets are lost" if steady else "the spread is large"
     reading = (
         "a step without jitter: a longer route or detour, not a queue"
-        if steady
-        else "a longer route or detour; as the spread is large too, a queue that never drained is not excluded"
+        if steady and not delays.lost
+        else f"a longer route or detour; as {doubt} too, a queue that never drained is not excluded"
     )
     return _latency_finding(
         path,
@@ -190,7 +204,7 @@ def _longer(path: Path, subject: Subject, delays: Delays, normal: float, limit: 
         statement=f"RTT {_way(subject, path)}: {delays.shown}; baseline {milliseconds(normal)}. The minimum itself is "
         f"up by {milliseconds(rise)} ({rise * FIBRE_KM_PER_RTT_S:,.0f} km of fibre): {reading}.",
         critical=delays.minimum >= RTT_CRITICAL_FACTOR * normal,
-        confidence=LIKELY if steady else POSSIBLE,
+        confidence=LIKELY if steady and not delays.lost else POSSIBLE,
         would_refute=f"A minimum RTT of {milliseconds(limit)} or less over the same path.",
         step="Ask the carrier which route the prefix takes and since when; compare its AS path with the baseline's.",
     )
