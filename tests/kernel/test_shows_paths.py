@@ -308,7 +308,7 @@ def test_a_policer_of_connections_is_no_lossy_path(place, draw):
 
 
 def test_a_dead_member_of_several_paths_goes_by_connection(place, draw):
-    """As a router does that chooses among equal paths by the ports: Linux takes even ones, so their parity tells none."""
+    """As a router does that chooses by the ports: Linux takes even ones, so that their parity tells none."""
     bit = 1 << draw.randint(1, 3)
     with place.at_router("forward", f"tcp dport {PORT} tcp sport & {bit} == {bit} drop"):
         cause = only(place.netdiag(place.dsn, budget="60s", quick=False), "link.loss")

@@ -133,8 +133,9 @@ def test_loss_in_bursts_is_found():
 
 
 def test_what_any_procedure_needs_for_below_and_what_this_one_takes():
-    """5 % lost in bursts of 5 shows no loss in n packets with chance 0.95 (1 - 0.0105)^(n - 1): who says "below" after n
-    packets without a loss is wrong that often. By simulation, independent of the formula.
+    """5 % lost in bursts of 5 shows no loss in n packets with chance 0.95 (1 - 0.0105)^(n - 1).
+
+    Who says "below" after n packets without a loss is wrong that often. By simulation, independent of the formula.
     """
     source, runs = random.Random(20261125), 4000
     longest = 432
