@@ -122,9 +122,9 @@ MTU_SEARCHED = 64
 """Bytes between the largest size that arrives and the smallest that vanishes, at most, for the size to be called found:
 the probe's own search ends at 4 (UDP) or 8 (TCP), and one cut short has not begun to halve 1,000."""
 
-LB_PEER_PACKETS = 50
-"""Fewest packets to a balancer's neighbours before its loss is laid at its own door: 0 of 50 leaves at most 7.1 %
-(Wilson), so that the 5-15 % of the escalation can stand out against it."""
+BESIDE_PACKETS = 50
+"""Fewest packets to what lies beside a place that loses, before the loss is laid at its door: 0 of 50 leaves at
+most 7.1 % (Wilson), so that the 5-15 % of the escalation can stand out against it."""
 
 FLOW_TRIES = 3
 """Connections that lose every SYN, and as many answered between theirs, before a loss is said to go by connection."""

@@ -1,7 +1,9 @@
 """One fault at several addresses of one endpoint is one finding, not one for each address.
 
-Twins say the same but for addresses and figures. A fault that hits one address family alone says which, where the
-other one was judged and is free of it. Ratios of packets (link, mtu, region) stay apart: each path has its own.
+Twins say the same but for addresses and figures. Where the figures are the point (loss, delay, sizes, routes) each
+address keeps its own and stays apart, but for the two families of one name: they mostly share the wire, so that they
+are one finding with the figures of both. A fault that hits one family alone says which, where the other one was judged
+and is free of it.
 """
 
 from __future__ import annotations
@@ -15,8 +17,12 @@ from netdiag.diagnosis.rules.subjects import address_order, at
 from netdiag.plan.model import Alternatives, Plan
 
 _FOLDED = ("db.", "firewall.", "host.", "lb.backend-down", "lb.wrong-protocol", "net.unreachable")
+_FOLDED_BY_FAMILY = ("link.", "mtu.", "region.", "bgp.", "lb.packet-loss")
 _OF_THE_LOGIN = frozenset({"db.auth-failed", "db.hba-rejected", "db.no-database"})
+_ADDRESS = re.compile(r"\[?(?:[0-9a-fA-F]*:[0-9a-fA-F:.]*:[0-9a-fA-F.]*|\d+\.\d+\.\d+\.\d+)(?:%\w+)?\]?")
 _FIGURE = re.compile(r"\d[\d.,]*")
+_HOP = re.compile(r"\bhop \d+")
+_END_OF_SENTENCE = re.compile(r"(?<=\.) (?=[A-Z])")
 
 
 def fold_twins(findings: Iterable[Finding], plan: Plan) -> list[Finding]:
@@ -29,26 +35,37 @@ def fold_twins(findings: Iterable[Finding], plan: Plan) -> list[Finding]:
     for finding in findings:
         groups.setdefault(_likeness(finding, dsns), []).append(finding)
     heads: dict[str, str] = {}
-    merged = [_merged(sorted(group, key=_by_address), heads) for group in groups.values()]
+    twins = [twin for group in groups.values() for twin in _twins(sorted(group, key=_by_address))]
+    merged = [_merged(group, heads) for group in twins]
     return [_repointed(finding, heads) for finding in merged]
+
+
+def _twins(group: list[Finding]) -> list[list[Finding]]:
+    """The group whole; where figures are the point, only if it is one address of each family."""
+    if not group[0].code.startswith(_FOLDED_BY_FAMILY):
+        return [group]
+    if len(group) == 2 and _family(group[0]) != _family(group[1]):
+        return [group]
+    return [[finding] for finding in group]
+
+
+def _endpoint_of(subject: Subject) -> Subject | None:
+    """The subject without what differs between two paths to one endpoint; None where the plan names none."""
+    return None if subject.endpoint is None else replace(subject, address=None, hop=None, flow=None, size=None)
 
 
 def _likeness(finding: Finding, dsns: Mapping[str, Alternatives]) -> object:
     subject = finding.subject
-    if subject.address is None or not finding.code.startswith(_FOLDED):
+    if subject.address is None or not finding.code.startswith((*_FOLDED, *_FOLDED_BY_FAMILY)):
         return finding.id
-    words = _FIGURE.sub("#", _without(finding.statement, subject))
-    where: object = replace(subject, address=None)
+    if finding.code.startswith(_FOLDED_BY_FAMILY):
+        return (finding.code, finding.role, finding.severity, _endpoint_of(subject) or finding.id)
+    words = _FIGURE.sub("#", _ADDRESS.sub("@", finding.statement))
+    hops = tuple(_HOP.findall(finding.statement))  # as many hops from here: the place of one is that of the other
+    where: object = replace(subject, address=None, hop=None)
     if finding.code in _OF_THE_LOGIN:
         where = dsns.get(subject.endpoint or "", where)
-    return (finding.code, finding.role, finding.severity, where, words)
-
-
-def _without(statement: str, subject: Subject) -> str:
-    """The statement without its address, whose brackets belong to IPv6 alone; a server quotes the client's as well."""
-    address = subject.address or ""
-    bare = statement.replace(at(address, subject.port), "@").replace(address, "@")
-    return re.sub(r'host "[0-9a-fA-F:.%]+"', 'host "@"', bare)
+    return (finding.code, finding.role, finding.severity, where, words, hops)
 
 
 def _by_address(finding: Finding) -> tuple[int, int, str]:
@@ -78,6 +95,8 @@ def _actions(group: Sequence[Finding]) -> tuple[Action, ...]:
 
 
 def _the_same(head: Finding, others: Sequence[Finding]) -> str:
+    if head.code.startswith(_FOLDED_BY_FAMILY):
+        return f"Over {_family(others[0])} as well: {_END_OF_SENTENCE.split(others[0].statement)[0]}"
     places = ", ".join(at(other.subject.address or "", other.subject.port) for other in others)
     families = {_family(other) for other in others}
     over = f" over {families.pop()}" if len(families) == 1 and families != {_family(head)} else ""
@@ -99,7 +118,8 @@ def name_family(findings: Iterable[Finding], judged: Sequence[Judgement]) -> lis
 
 def _with_family(finding: Finding, judged: Sequence[Judgement]) -> Finding:
     address = finding.subject.address
-    if finding.role is not FindingRole.CAUSE or address is None or not finding.code.startswith(_FOLDED):
+    folded = (*_FOLDED, *_FOLDED_BY_FAMILY)
+    if finding.role is not FindingRole.CAUSE or address is None or not finding.code.startswith(folded):
         return finding
     beside = [one for one in judged if one.code == finding.code and _of_one_endpoint(one.subject, finding.subject)]
     free = [one for one in beside if isinstance(one, RuledOut) and _family(one) != _family(finding)]

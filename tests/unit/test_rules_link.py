@@ -287,6 +287,15 @@ def test_what_several_addresses_share_is_said():
     assert "at or near 198.51.100.7" in alone[0].statement
 
 
+def test_an_address_that_only_echoes_answer_for_is_one_of_those_measured():
+    """Its port is filtered; 100 echoes without a loss still say that its path is another."""
+    lossy = [n % 8 == 0 for n in range(200)]
+    one, two, blocked = target("198.51.100.7"), target("198.51.100.8"), target("198.51.100.9")
+    echoes = latency([0.01] * 100, method="icmp", at=blocked)
+    found = judged(LOSS, far(sampled(lossy, at=one), sampled(lossy, at=two), echoes))
+    assert sum("2 of 3 addresses" in j.statement for j in found) == 2
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.003])
 def test_a_healthy_path_fires_in_under_half_a_percent_of_runs(rate):
     """The rate stated beside LINK_LOSS_PACKETS_LOST; 1,000 runs of 30 to 400 packets."""

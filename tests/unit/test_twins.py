@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from netdiag.diagnosis.engine import diagnose
-from netdiag.diagnosis.finding import Finding
+from netdiag.diagnosis.finding import Finding, FindingRole, Section, Severity, Subject
+from netdiag.diagnosis.twins import fold_twins
 from netdiag.evidence import Evidence, Run, Tool
 from netdiag.plan.dsn import parse_target
 from netdiag.plan.model import Plan
@@ -90,3 +91,43 @@ def test_a_wrong_login_is_one_cause_for_all_hosts_of_a_dsn_and_a_dead_host_is_it
     (finding,) = causes({V4: refused("28P01", "no"), other: refused("28P01", "no")}, dsn=dsn)
     assert f"The same at {other}:5432." in finding.statement
     assert [f.subject.address for f in causes({V4: None, other: None}, dsn=dsn)] == [V4, other]
+
+
+def finding_at(
+    address: str, statement: str, *, code: str = "link.loss", severity: Severity = Severity.CRITICAL
+) -> Finding:
+    subject = Subject(endpoint="db", address=address, port=5432)
+    return Finding(
+        id=f"{code}/{address}", code=code, role=FindingRole.CAUSE, severity=severity, confidence=0.97,
+        section=Section.INFRASTRUCTURE, subject=subject, statement=statement, evidence=(f"here/loss/{address}",),
+        would_refute="-",
+    )  # fmt: skip
+
+
+def test_loss_over_both_families_is_one_finding_with_the_figures_of_both():
+    over4 = f"The path to {V4} loses 17% of packets."
+    over6 = f"The path to [{V6}] loses 12% of packets. Up to 3 in a row."
+    (one,) = fold_twins([finding_at(V6, over6), finding_at(V4, over4)], Plan(endpoints=()))
+    assert one.subject.address == V4
+    assert one.statement == f"{over4} Over IPv6 as well: The path to [{V6}] loses 12% of packets."
+    assert one.evidence == tuple(sorted((f"here/loss/{V4}", f"here/loss/{V6}")))
+
+
+def test_two_addresses_of_one_family_have_paths_of_their_own():
+    apart = [finding_at(V4, "loses 17%."), finding_at("198.51.100.2", "loses 12%.")]
+    assert fold_twins(apart, Plan(endpoints=())) == apart
+    third = [*apart, finding_at(V6, "loses 9%.")]
+    assert fold_twins(third, Plan(endpoints=())) == third
+
+
+def test_a_worse_family_is_not_hidden_in_the_other():
+    apart = [finding_at(V4, "loses 17%."), finding_at(V6, "loses 2%.", severity=Severity.WARNING)]
+    assert fold_twins(apart, Plan(endpoints=())) == apart
+
+
+@pytest.mark.parametrize(("hop6", "left"), [(1, 1), (3, 2)])
+def test_a_drop_is_one_only_where_it_is_as_many_hops_away(hop6, left):
+    over4 = f"SYNs to {V4}:5432 die between hop 1 (198.51.100.254) and the host itself."
+    over6 = f"SYNs to [{V6}]:5432 die between hop {hop6} (2001:db8::fe) and the host itself."
+    findings = [finding_at(V4, over4, code="firewall.drop"), finding_at(V6, over6, code="firewall.drop")]
+    assert len(fold_twins(findings, Plan(endpoints=()))) == left

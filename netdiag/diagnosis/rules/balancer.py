@@ -25,8 +25,8 @@ from netdiag.diagnosis.rules.paths import Path, paths, probe_command
 from netdiag.diagnosis.rules.subjects import Place, database_places, finding_id, milliseconds, percent, ratio
 from netdiag.diagnosis.rules.waterfalls import BACKEND, PROTOCOL, Attempt, Question, Sample, cause, login_check
 from netdiag.diagnosis.thresholds import (
+    BESIDE_PACKETS,
     CERTAIN,
-    LB_PEER_PACKETS,
     LEVEL,
     LIKELY,
     LINK_LOSS_CRITICAL,
@@ -168,7 +168,7 @@ def _packet_loss(case: Case, path: Path) -> Judgement:
         basis = quiet_basis(tcp, icmp, limit)
         return _loss_unknown(path, "its own loss is not known") if basis is None else _lossless(path, basis, icmp)
     peers = _nearest(_peers(case, path), path)
-    if sum(peer.loss.sent for peer in peers) < LB_PEER_PACKETS:
+    if sum(peer.loss.sent for peer in peers) < BESIDE_PACKETS:
         why = f"it loses {tcp.shown}, and too few packets were sent to its backends and neighbours to compare"
         return _loss_unknown(path, why)
     lost, sent = _weight(peers)
@@ -196,7 +196,7 @@ def _peers(case: Case, balancer: Path) -> tuple[Peer, ...]:
 def _nearest(peers: tuple[Peer, ...], balancer: Path) -> tuple[Peer, ...]:
     """Those of its own region where they were sent enough: a far backend's own lossy way says nothing of it."""
     near = tuple(peer for peer in peers if peer.path.endpoint.region in {balancer.endpoint.region} - {None})
-    return near if sum(peer.loss.sent for peer in near) >= LB_PEER_PACKETS else peers
+    return near if sum(peer.loss.sent for peer in near) >= BESIDE_PACKETS else peers
 
 
 def _comparable(path: Path, balancer: Path) -> bool:

@@ -29,6 +29,7 @@ from netdiag.diagnosis.rules.flows import Flows, bound_to_flows
 from netdiag.diagnosis.rules.paths import Path, Sampled, paths, probe_command, sampled
 from netdiag.diagnosis.rules.subjects import finding_id, ids, milliseconds, percent
 from netdiag.diagnosis.thresholds import (
+    BESIDE_PACKETS,
     BURST,
     FIBRE_KM_PER_RTT_S,
     LEVEL,
@@ -325,7 +326,7 @@ class Held:
 def judge_loss(case: Case) -> Iterator[Judgement]:
     found = [(path, pooled_loss(case, path, "tcp"), pooled_loss(case, path, "icmp")) for path in paths(case)]
     losing = {path.address for path, tcp, _ in found if tcp and loss_fires(tcp, loss_limit(case, path))}
-    quiet = {path.address for path, tcp, _ in found if tcp and tcp.answered} - losing
+    quiet = {path.address for path, tcp, icmp in found if _arrives(tcp, icmp)} - losing
     for path, tcp, icmp in found:
         large = _large_loss(case, path)
         flows = bound_to_flows(sampled(case, path, "tcp"))
@@ -333,6 +334,11 @@ def judge_loss(case: Case) -> Iterator[Judgement]:
             yield _flow_finding(path, flows, tcp, icmp)
             continue
         yield _loss(path, tcp, icmp, loss_limit(case, path), _place(path, losing, quiet), large)
+
+
+def _arrives(tcp: Loss | None, icmp: Loss | None) -> bool:
+    """TCP to there is answered; or every echo of many is, where a filter leaves TCP no answer to give."""
+    return bool(tcp and tcp.answered) or bool(icmp and not icmp.lost and icmp.sent >= BESIDE_PACKETS)
 
 
 def _large_loss(case: Case, path: Path) -> LargeLoss | None:
