@@ -40,6 +40,7 @@ SMALL_MSS = {IPV4_HEADERS: 536, IPV6_HEADERS: 1220}  # what every path must carr
 SMALL_TRIALS = 2  # in a row, between two large ones
 CONNECTIONS_AT_MOST = 16
 REPEATS = 2  # of both sides of the size that the search found
+UDP_SHARE = 0.75  # of the time there is; what they showed is then asked of TCP
 KNOWN_AT_MOST = 2  # ... more where datagrams have shown the limit, and TCP has only to meet it
 CONNECTION_INTERVAL_S = 0.2
 CONNECT_TIMEOUT_S = 3.0
@@ -466,6 +467,7 @@ class SegmentSteps(ScriptSteps[SegmentStep, SegmentTrial]):
         self._hints, self._budget = hints, budget
         self._payload = "query" if options.user is not None else "tls"
         self._trials: list[SegmentTrial] = []
+        self._planned: tuple[SegmentStep, ...] = ()
         self._search: SizeSearch | None = None
         self._delivered: int | None = None
         self._black_hole: bool | None = None
@@ -475,6 +477,16 @@ class SegmentSteps(ScriptSteps[SegmentStep, SegmentTrial]):
 
     def trials(self) -> tuple[SegmentTrial, ...]:
         return tuple(self._trials)
+
+    def planned(self) -> tuple[SegmentStep, ...]:
+        """Steps that come one after the other from next() on, unless one of them ends the matter: they may be begun
+        together, in this order. Told once."""
+        planned, self._planned = self._planned, ()
+        return planned
+
+    def note(self, trial: SegmentTrial) -> None:
+        """Made as planned, and no longer asked for: it is on record, and decides nothing."""
+        self._trials.append(trial)
 
     @property
     def is_searching(self) -> bool:
@@ -532,7 +544,9 @@ class SegmentSteps(ScriptSteps[SegmentStep, SegmentTrial]):
 
     def _proves_size(self) -> Generator[SegmentStep, SegmentTrial, bool]:
         smallest = SMALL_MSS[self._headers] + self._headers
-        for _ in range(SMALL_TRIALS):
+        for number in range(SMALL_TRIALS):
+            if number == 1:  # not before a small one came through: a silent database costs two connections
+                self._planned = (*(self._of_size(smallest) for _ in range(1, SMALL_TRIALS)), self._of_size(None))
             small = yield from self._try(smallest)
             if not small.delivered:
                 self._reason = "it stalls with the smallest segments too: not a matter of size"
@@ -569,6 +583,10 @@ class SegmentSteps(ScriptSteps[SegmentStep, SegmentTrial]):
 
     def _confirm(self) -> Generator[SegmentStep, SegmentTrial, None]:
         """Just below the size comes through, and the size itself stalls, each time."""
+        if self._search is not None:
+            room, stall_s = (self._budget - len(self._trials)) // 2, self._options.stall_s / 2
+            both = (self._of_size(self._search.delivered, stall_s), self._of_size(self._search.lost, stall_s))
+            self._planned = both * min(REPEATS, room)
         for _ in range(REPEATS):
             if self._search is None or len(self._trials) + 2 > self._budget:
                 return
@@ -609,9 +627,14 @@ class SegmentSteps(ScriptSteps[SegmentStep, SegmentTrial]):
     def _try(
         self, packet_bytes: int | None, stall_s: float = 0.0
     ) -> Generator[SegmentStep, SegmentTrial, SegmentTrial]:
+        trial = yield self._of_size(packet_bytes, stall_s)
+        self._trials.append(trial)
+        return trial
+
+    def _of_size(self, packet_bytes: int | None, stall_s: float = 0.0) -> SegmentStep:
         segment = self._local_mtu - self._headers
         payload_bytes = min(PAYLOAD_AT_MOST, SEGMENTS_PER_PAYLOAD * segment + TAIL_BYTES)
-        trial = yield SegmentStep(
+        return SegmentStep(
             direction=self._direction,
             max_segment=None if packet_bytes is None else packet_bytes - self._headers,
             packet_bytes=packet_bytes or self._local_mtu,
@@ -619,8 +642,6 @@ class SegmentSteps(ScriptSteps[SegmentStep, SegmentTrial]):
             payload_bytes=payload_bytes,
             stall_s=stall_s or self._options.stall_s,
         )
-        self._trials.append(trial)
-        return trial
 
     def _packet_seen(self, trial: SegmentTrial) -> int | None:
         """The size of the full packets of a transfer with the default MSS, by the kernel's account."""
@@ -697,18 +718,36 @@ class _Connections:
 
     def __init__(self, context: Context, target: Target, options: MtuOptions) -> None:
         self._context, self._target, self._options = context, target, options
-        self._last_start: float | None = None
+        self._next_start = 0.0
 
     async def run(self, steps: SegmentSteps, *, to_the_search: bool = False) -> None:
         """A trial that cannot have its stall time before the deadline is not made. ``to_the_search``: no further."""
-        while (step := steps.next()) is not None and self._context.remaining() > step.stall_s + CONNECTION_INTERVAL_S:
-            if to_the_search and steps.is_searching:
-                return
-            clock = self._context.clock
-            if self._last_start is not None:
-                await clock.sleep(max(0.0, self._last_start + CONNECTION_INTERVAL_S - clock.monotonic()))
-            self._last_start = clock.monotonic()
-            steps.tell(await self._trial(step))
+        begun: list[tuple[SegmentStep, asyncio.Task[SegmentTrial]]] = []
+        async with asyncio.TaskGroup() as group:
+            while (step := steps.next()) is not None and self._has_room(step):
+                if to_the_search and steps.is_searching:
+                    break
+                begun += [(one, group.create_task(self._in_turn(one, self._turn()))) for one in steps.planned()]
+                place = next((n for n, (one, _) in enumerate(begun) if one == step), None)
+                if place is None:
+                    steps.tell(await self._in_turn(step, self._turn()))
+                else:
+                    steps.tell(await begun.pop(place)[1])
+        for _, task in begun:
+            steps.note(task.result())
+
+    def _has_room(self, step: SegmentStep) -> bool:
+        return self._context.remaining() > step.stall_s + CONNECTION_INTERVAL_S
+
+    def _turn(self) -> float:
+        """When the next connection may begin."""
+        now = self._context.clock.monotonic()
+        self._next_start = max(now, self._next_start) + CONNECTION_INTERVAL_S
+        return self._next_start - CONNECTION_INTERVAL_S
+
+    async def _in_turn(self, step: SegmentStep, turn: float) -> SegmentTrial:
+        await self._context.clock.sleep(max(0.0, turn - self._context.clock.monotonic()))
+        return await self._trial(step)
 
     async def _trial(self, step: SegmentStep) -> SegmentTrial:
         started = self._context.clock.monotonic()
@@ -901,7 +940,7 @@ async def measure(context: Context, target: Target, options: MtuOptions) -> MtuM
     local_mtu = context.network.local_route(target.address).mtu
     datagrams = _datagram_steps(local_mtu, ":" in target.address, options)
     with_database = options.use_database and target.port is not None
-    share = 0.5 if with_database else 1.0
+    share = UDP_SHARE if with_database else 1.0
     udp_deadline = context.clock.monotonic() + context.remaining() * share
     async with asyncio.TaskGroup() as group:
         udp = group.create_task(_measure_datagrams(context, target.address, datagrams, udp_deadline))
@@ -932,33 +971,36 @@ async def _measure_segments(
 ) -> tuple[DirectionMtu, DirectionMtu, tuple[SegmentTrial, ...]]:
     """Both directions by the database's own connections, beside the datagrams: neither of them times anything.
 
-    The proof that size matters needs nothing of the datagrams'; the search for the size waits for theirs.
+    The search begins with what the datagrams have met so far. TCP's own way there is asked last: where they showed a
+    limit, one stall says that TCP meets it.
     """
     headers = IPV6_HEADERS if ":" in (target.address or "") else IPV4_HEADERS
     mtu, connections = local_mtu or 1500, _Connections(context, target, options)
     back = SegmentSteps("from-target", mtu, headers, options, (), CONNECTIONS_AT_MOST)
     await connections.run(back, to_the_search=True)
-    await udp
-    forward = datagrams.result()
-    hints = (forward.largest_delivered,) if forward.largest_delivered and forward.black_hole is not False else ()
-    for size in hints:
+    for size in _hints(datagrams.result()):
         back.hint(size)
     there: SegmentSteps | None = None
-    if forward.black_hole and _is_worth_asking_there(back, options):
-        there = SegmentSteps("to-target", mtu, headers, options, hints, KNOWN_AT_MOST, limit_known=True)
     async with asyncio.TaskGroup() as group:
         group.create_task(connections.run(back))
-        if there is not None:
-            group.create_task(connections.run(there))
+        await udp
+        forward = datagrams.result()
+        if forward.black_hole and _is_worth_asking_there(back, options):
+            hints = _hints(forward)
+            there = SegmentSteps("to-target", mtu, headers, options, hints, KNOWN_AT_MOST, limit_known=True)
+            await connections.run(there)
     from_target, left = back.result(), CONNECTIONS_AT_MOST - len(back.trials())
     if there is None and left > 0 and _is_worth_asking_there(back, options):
-        if from_target.black_hole and from_target.largest_delivered:
-            hints = (*hints, from_target.largest_delivered)
+        hints = (*_hints(forward), *(_hints(from_target) if from_target.black_hole else ()))
         there = SegmentSteps("to-target", mtu, headers, options, hints, left)
         await connections.run(there)
     if there is None:
         return forward, from_target, back.trials()
     return merge_forward(forward, there.result()), from_target, (*back.trials(), *there.trials())
+
+
+def _hints(known: DirectionMtu) -> tuple[int, ...]:
+    return (known.largest_delivered,) if known.largest_delivered and known.black_hole is not False else ()
 
 
 def _is_worth_asking_there(back: SegmentSteps, options: MtuOptions) -> bool:
