@@ -7,7 +7,7 @@ result where the database lets us in, the TLS certificate otherwise.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import replace
 from math import log
 from typing import Generic, TypeVar
@@ -40,8 +40,7 @@ SMALL_MSS = {IPV4_HEADERS: 536, IPV6_HEADERS: 1220}  # what every path must carr
 SMALL_TRIALS = 2  # in a row, between two large ones
 CONNECTIONS_AT_MOST = 16
 REPEATS = 2  # of both sides of the size that the search found
-UDP_SHARE = 0.75  # of the time there is; what they showed is then asked of TCP
-KNOWN_AT_MOST = 2  # ... more where datagrams have shown the limit, and TCP has only to meet it
+UDP_SHARE = 0.9  # of the time there is; what they showed is then asked of TCP
 CONNECTION_INTERVAL_S = 0.2
 CONNECT_TIMEOUT_S = 3.0
 # With its tail it fits the initial window (RFC 6928), so that the tail comes through a black hole. As many full
@@ -488,15 +487,17 @@ class SegmentSteps(ScriptSteps[SegmentStep, SegmentTrial]):
         """Made as planned, and no longer asked for: it is on record, and decides nothing."""
         self._trials.append(trial)
 
-    @property
-    def is_searching(self) -> bool:
-        """It is proved that size matters; which size is being looked for."""
-        return self._search is not None
+    def hint(self, sizes: tuple[int, ...]) -> None:
+        """What else was found meanwhile: sizes to try first."""
+        for size in sizes:
+            if size not in self._hints:
+                self._hints = (*self._hints, size)
+                if self._search is not None:
+                    self._search.hint(size)
 
-    def hint(self, size: int) -> None:
-        """For a search that has begun: what datagrams met on the other way."""
-        if self._search is not None:
-            self._search.hint(size)
+    def allow(self, budget: int, *, limit_known: bool) -> None:
+        """What the constructor was told, as it is known by now."""
+        self._budget, self._limit_known = budget, limit_known
 
     def result(self) -> DirectionMtu:
         search, over = self._search, self.next() is None
@@ -720,19 +721,17 @@ class _Connections:
         self._context, self._target, self._options = context, target, options
         self._next_start = 0.0
 
-    async def run(self, steps: SegmentSteps, *, to_the_search: bool = False) -> None:
-        """A trial that cannot have its stall time before the deadline is not made. ``to_the_search``: no further."""
+    async def run(self, steps: SegmentSteps, learn: Callable[[SegmentTrial], Awaitable[None]]) -> None:
+        """A trial that cannot have its stall time before the deadline is not made. ``learn`` comes between a trial and
+        what follows from it."""
         begun: list[tuple[SegmentStep, asyncio.Task[SegmentTrial]]] = []
         async with asyncio.TaskGroup() as group:
             while (step := steps.next()) is not None and self._has_room(step):
-                if to_the_search and steps.is_searching:
-                    break
                 begun += [(one, group.create_task(self._in_turn(one, self._turn()))) for one in steps.planned()]
                 place = next((n for n, (one, _) in enumerate(begun) if one == step), None)
-                if place is None:
-                    steps.tell(await self._in_turn(step, self._turn()))
-                else:
-                    steps.tell(await begun.pop(place)[1])
+                trial = await (self._in_turn(step, self._turn()) if place is None else begun.pop(place)[1])
+                await learn(trial)
+                steps.tell(trial)
         for _, task in begun:
             steps.note(task.result())
 
@@ -971,36 +970,47 @@ async def _measure_segments(
 ) -> tuple[DirectionMtu, DirectionMtu, tuple[SegmentTrial, ...]]:
     """Both directions by the database's own connections, beside the datagrams: neither of them times anything.
 
-    The search begins with what the datagrams have met so far. TCP's own way there is asked last: where they showed a
-    limit, one stall says that TCP meets it.
+    What the datagrams have met so far are hints to the searches. The way there is asked once a transfer came back;
+    where the datagrams show a limit, one stall says that TCP meets it.
     """
     headers = IPV6_HEADERS if ":" in (target.address or "") else IPV4_HEADERS
     mtu, connections = local_mtu or 1500, _Connections(context, target, options)
-    back = SegmentSteps("from-target", mtu, headers, options, (), CONNECTIONS_AT_MOST)
-    await connections.run(back, to_the_search=True)
-    for size in _hints(datagrams.result()):
-        back.hint(size)
-    there: SegmentSteps | None = None
-    async with asyncio.TaskGroup() as group:
-        group.create_task(connections.run(back))
+    back, there = (
+        SegmentSteps(direction, mtu, headers, options, (), CONNECTIONS_AT_MOST)
+        for direction in ("from-target", "to-target")
+    )
+    answered = asyncio.Event()
+
+    async def learn_back(trial: SegmentTrial) -> None:
+        back.hint(_bounds(datagrams.result()))
+        if trial.delivered:
+            answered.set()
+
+    async def learn_there(_trial: SegmentTrial) -> None:
         await udp
         forward = datagrams.result()
-        if forward.black_hole and _is_worth_asking_there(back, options):
-            hints = _hints(forward)
-            there = SegmentSteps("to-target", mtu, headers, options, hints, KNOWN_AT_MOST, limit_known=True)
-            await connections.run(there)
-    from_target, left = back.result(), CONNECTIONS_AT_MOST - len(back.trials())
-    if there is None and left > 0 and _is_worth_asking_there(back, options):
-        hints = (*_hints(forward), *(_hints(from_target) if from_target.black_hole else ()))
-        there = SegmentSteps("to-target", mtu, headers, options, hints, left)
-        await connections.run(there)
-    if there is None:
-        return forward, from_target, back.trials()
-    return merge_forward(forward, there.result()), from_target, (*back.trials(), *there.trials())
+        if not forward.black_hole:
+            await asyncio.wait({back_over})
+        there.allow(CONNECTIONS_AT_MOST - len(back.trials()), limit_known=bool(forward.black_hole))
+        there.hint((*_bounds(forward), *(_bounds(back.result()) if back.result().black_hole else ())))
+
+    async with asyncio.TaskGroup() as group:
+        back_over = group.create_task(connections.run(back, learn_back))
+        back_over.add_done_callback(lambda _: answered.set())
+        await answered.wait()
+        if _is_worth_asking_there(back, options):
+            await connections.run(there, learn_there)
+        await udp
+    forward = datagrams.result()
+    if not there.trials():
+        return forward, back.result(), back.trials()
+    return merge_forward(forward, there.result()), back.result(), (*back.trials(), *there.trials())
 
 
-def _hints(known: DirectionMtu) -> tuple[int, ...]:
-    return (known.largest_delivered,) if known.largest_delivered and known.black_hole is not False else ()
+def _bounds(known: DirectionMtu) -> tuple[int, ...]:
+    """The largest size that came through, and the smallest that did not."""
+    sizes = () if known.black_hole is False else (known.largest_delivered, known.smallest_lost)
+    return tuple(size for size in sizes if size is not None)
 
 
 def _is_worth_asking_there(back: SegmentSteps, options: MtuOptions) -> bool:
