@@ -102,6 +102,13 @@ def _ignore(event: Event) -> None:
     """Nobody listens."""
 
 
+def _first(error: Exception) -> Exception:
+    """Of a task group's errors the one that ended it."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 class _Session:
     """One run: which requests are under way, what came back, and when to stop."""
 
@@ -191,7 +198,7 @@ class _Session:
         except asyncio.CancelledError:
             outcome, reason = MeasurementOutcome.INTERRUPTED, "the run ended before this was measured"
         except Exception as error:  # a probe's own defect must not cost the other probes' evidence
-            outcome, reason = MeasurementOutcome.UNAVAILABLE, f"internal error: {type(error).__name__}"
+            outcome, reason = MeasurementOutcome.UNAVAILABLE, f"internal error: {type(_first(error)).__name__}"
         return self._envelope(request, started, self._clock.monotonic() - begun, data, outcome, reason)
 
     def _envelope(

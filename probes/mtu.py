@@ -7,7 +7,7 @@ result where the database lets us in, the TLS certificate otherwise.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import replace
 from math import log
 from typing import Generic, TypeVar
@@ -40,7 +40,7 @@ SMALL_MSS = {IPV4_HEADERS: 536, IPV6_HEADERS: 1220}  # what every path must carr
 SMALL_TRIALS = 2  # in a row, between two large ones
 CONNECTIONS_AT_MOST = 16
 REPEATS = 2  # of both sides of the size that the search found
-KNOWN_AT_MOST = 2  # ... more where datagrams have shown the limit, and TCP has only to meet it
+UDP_SHARE = 0.9  # of the time there is; what they showed is then asked of TCP
 CONNECTION_INTERVAL_S = 0.2
 CONNECT_TIMEOUT_S = 3.0
 # With its tail it fits the initial window (RFC 6928), so that the tail comes through a black hole. As many full
@@ -466,6 +466,7 @@ class SegmentSteps(ScriptSteps[SegmentStep, SegmentTrial]):
         self._hints, self._budget = hints, budget
         self._payload = "query" if options.user is not None else "tls"
         self._trials: list[SegmentTrial] = []
+        self._planned: tuple[SegmentStep, ...] = ()
         self._search: SizeSearch | None = None
         self._delivered: int | None = None
         self._black_hole: bool | None = None
@@ -476,15 +477,27 @@ class SegmentSteps(ScriptSteps[SegmentStep, SegmentTrial]):
     def trials(self) -> tuple[SegmentTrial, ...]:
         return tuple(self._trials)
 
-    @property
-    def is_searching(self) -> bool:
-        """It is proved that size matters; which size is being looked for."""
-        return self._search is not None
+    def planned(self) -> tuple[SegmentStep, ...]:
+        """Steps that come one after the other from next() on, unless one of them ends the matter: they may be begun
+        together, in this order. Told once."""
+        planned, self._planned = self._planned, ()
+        return planned
 
-    def hint(self, size: int) -> None:
-        """For a search that has begun: what datagrams met on the other way."""
-        if self._search is not None:
-            self._search.hint(size)
+    def note(self, trial: SegmentTrial) -> None:
+        """Made as planned, and no longer asked for: it is on record, and decides nothing."""
+        self._trials.append(trial)
+
+    def hint(self, sizes: tuple[int, ...]) -> None:
+        """What else was found meanwhile: sizes to try first."""
+        for size in sizes:
+            if size not in self._hints:
+                self._hints = (*self._hints, size)
+                if self._search is not None:
+                    self._search.hint(size)
+
+    def allow(self, budget: int, *, limit_known: bool) -> None:
+        """What the constructor was told, as it is known by now."""
+        self._budget, self._limit_known = budget, limit_known
 
     def result(self) -> DirectionMtu:
         search, over = self._search, self.next() is None
@@ -532,7 +545,9 @@ class SegmentSteps(ScriptSteps[SegmentStep, SegmentTrial]):
 
     def _proves_size(self) -> Generator[SegmentStep, SegmentTrial, bool]:
         smallest = SMALL_MSS[self._headers] + self._headers
-        for _ in range(SMALL_TRIALS):
+        for number in range(SMALL_TRIALS):
+            if number == 1:  # not before a small one came through: a silent database costs two connections
+                self._planned = (*(self._of_size(smallest) for _ in range(1, SMALL_TRIALS)), self._of_size(None))
             small = yield from self._try(smallest)
             if not small.delivered:
                 self._reason = "it stalls with the smallest segments too: not a matter of size"
@@ -569,6 +584,10 @@ class SegmentSteps(ScriptSteps[SegmentStep, SegmentTrial]):
 
     def _confirm(self) -> Generator[SegmentStep, SegmentTrial, None]:
         """Just below the size comes through, and the size itself stalls, each time."""
+        if self._search is not None:
+            room, stall_s = (self._budget - len(self._trials)) // 2, self._options.stall_s / 2
+            both = (self._of_size(self._search.delivered, stall_s), self._of_size(self._search.lost, stall_s))
+            self._planned = both * min(REPEATS, room)
         for _ in range(REPEATS):
             if self._search is None or len(self._trials) + 2 > self._budget:
                 return
@@ -609,9 +628,14 @@ class SegmentSteps(ScriptSteps[SegmentStep, SegmentTrial]):
     def _try(
         self, packet_bytes: int | None, stall_s: float = 0.0
     ) -> Generator[SegmentStep, SegmentTrial, SegmentTrial]:
+        trial = yield self._of_size(packet_bytes, stall_s)
+        self._trials.append(trial)
+        return trial
+
+    def _of_size(self, packet_bytes: int | None, stall_s: float = 0.0) -> SegmentStep:
         segment = self._local_mtu - self._headers
         payload_bytes = min(PAYLOAD_AT_MOST, SEGMENTS_PER_PAYLOAD * segment + TAIL_BYTES)
-        trial = yield SegmentStep(
+        return SegmentStep(
             direction=self._direction,
             max_segment=None if packet_bytes is None else packet_bytes - self._headers,
             packet_bytes=packet_bytes or self._local_mtu,
@@ -619,8 +643,6 @@ class SegmentSteps(ScriptSteps[SegmentStep, SegmentTrial]):
             payload_bytes=payload_bytes,
             stall_s=stall_s or self._options.stall_s,
         )
-        self._trials.append(trial)
-        return trial
 
     def _packet_seen(self, trial: SegmentTrial) -> int | None:
         """The size of the full packets of a transfer with the default MSS, by the kernel's account."""
@@ -697,18 +719,34 @@ class _Connections:
 
     def __init__(self, context: Context, target: Target, options: MtuOptions) -> None:
         self._context, self._target, self._options = context, target, options
-        self._last_start: float | None = None
+        self._next_start = 0.0
 
-    async def run(self, steps: SegmentSteps, *, to_the_search: bool = False) -> None:
-        """A trial that cannot have its stall time before the deadline is not made. ``to_the_search``: no further."""
-        while (step := steps.next()) is not None and self._context.remaining() > step.stall_s + CONNECTION_INTERVAL_S:
-            if to_the_search and steps.is_searching:
-                return
-            clock = self._context.clock
-            if self._last_start is not None:
-                await clock.sleep(max(0.0, self._last_start + CONNECTION_INTERVAL_S - clock.monotonic()))
-            self._last_start = clock.monotonic()
-            steps.tell(await self._trial(step))
+    async def run(self, steps: SegmentSteps, learn: Callable[[SegmentTrial], Awaitable[None]]) -> None:
+        """A trial that cannot have its stall time before the deadline is not made. ``learn`` comes between a trial and
+        what follows from it."""
+        begun: list[tuple[SegmentStep, asyncio.Task[SegmentTrial]]] = []
+        async with asyncio.TaskGroup() as group:
+            while (step := steps.next()) is not None and self._has_room(step):
+                begun += [(one, group.create_task(self._in_turn(one, self._turn()))) for one in steps.planned()]
+                place = next((n for n, (one, _) in enumerate(begun) if one == step), None)
+                trial = await (self._in_turn(step, self._turn()) if place is None else begun.pop(place)[1])
+                await learn(trial)
+                steps.tell(trial)
+        for _, task in begun:
+            steps.note(task.result())
+
+    def _has_room(self, step: SegmentStep) -> bool:
+        return self._context.remaining() > step.stall_s + CONNECTION_INTERVAL_S
+
+    def _turn(self) -> float:
+        """When the next connection may begin."""
+        now = self._context.clock.monotonic()
+        self._next_start = max(now, self._next_start) + CONNECTION_INTERVAL_S
+        return self._next_start - CONNECTION_INTERVAL_S
+
+    async def _in_turn(self, step: SegmentStep, turn: float) -> SegmentTrial:
+        await self._context.clock.sleep(max(0.0, turn - self._context.clock.monotonic()))
+        return await self._trial(step)
 
     async def _trial(self, step: SegmentStep) -> SegmentTrial:
         started = self._context.clock.monotonic()
@@ -901,7 +939,7 @@ async def measure(context: Context, target: Target, options: MtuOptions) -> MtuM
     local_mtu = context.network.local_route(target.address).mtu
     datagrams = _datagram_steps(local_mtu, ":" in target.address, options)
     with_database = options.use_database and target.port is not None
-    share = 0.5 if with_database else 1.0
+    share = UDP_SHARE if with_database else 1.0
     udp_deadline = context.clock.monotonic() + context.remaining() * share
     async with asyncio.TaskGroup() as group:
         udp = group.create_task(_measure_datagrams(context, target.address, datagrams, udp_deadline))
@@ -932,33 +970,47 @@ async def _measure_segments(
 ) -> tuple[DirectionMtu, DirectionMtu, tuple[SegmentTrial, ...]]:
     """Both directions by the database's own connections, beside the datagrams: neither of them times anything.
 
-    The proof that size matters needs nothing of the datagrams'; the search for the size waits for theirs.
+    What the datagrams have met so far are hints to the searches. The way there is asked once a transfer came back;
+    where the datagrams show a limit, one stall says that TCP meets it.
     """
     headers = IPV6_HEADERS if ":" in (target.address or "") else IPV4_HEADERS
     mtu, connections = local_mtu or 1500, _Connections(context, target, options)
-    back = SegmentSteps("from-target", mtu, headers, options, (), CONNECTIONS_AT_MOST)
-    await connections.run(back, to_the_search=True)
-    await udp
-    forward = datagrams.result()
-    hints = (forward.largest_delivered,) if forward.largest_delivered and forward.black_hole is not False else ()
-    for size in hints:
-        back.hint(size)
-    there: SegmentSteps | None = None
-    if forward.black_hole and _is_worth_asking_there(back, options):
-        there = SegmentSteps("to-target", mtu, headers, options, hints, KNOWN_AT_MOST, limit_known=True)
+    back, there = (
+        SegmentSteps(direction, mtu, headers, options, (), CONNECTIONS_AT_MOST)
+        for direction in ("from-target", "to-target")
+    )
+    answered = asyncio.Event()
+
+    async def learn_back(trial: SegmentTrial) -> None:
+        back.hint(_bounds(datagrams.result()))
+        if trial.delivered:
+            answered.set()
+
+    async def learn_there(_trial: SegmentTrial) -> None:
+        await udp
+        forward = datagrams.result()
+        if not forward.black_hole:
+            await asyncio.wait({back_over})
+        there.allow(CONNECTIONS_AT_MOST - len(back.trials()), limit_known=bool(forward.black_hole))
+        there.hint((*_bounds(forward), *(_bounds(back.result()) if back.result().black_hole else ())))
+
     async with asyncio.TaskGroup() as group:
-        group.create_task(connections.run(back))
-        if there is not None:
-            group.create_task(connections.run(there))
-    from_target, left = back.result(), CONNECTIONS_AT_MOST - len(back.trials())
-    if there is None and left > 0 and _is_worth_asking_there(back, options):
-        if from_target.black_hole and from_target.largest_delivered:
-            hints = (*hints, from_target.largest_delivered)
-        there = SegmentSteps("to-target", mtu, headers, options, hints, left)
-        await connections.run(there)
-    if there is None:
-        return forward, from_target, back.trials()
-    return merge_forward(forward, there.result()), from_target, (*back.trials(), *there.trials())
+        back_over = group.create_task(connections.run(back, learn_back))
+        back_over.add_done_callback(lambda _: answered.set())
+        await answered.wait()
+        if _is_worth_asking_there(back, options):
+            await connections.run(there, learn_there)
+        await udp
+    forward = datagrams.result()
+    if not there.trials():
+        return forward, back.result(), back.trials()
+    return merge_forward(forward, there.result()), back.result(), (*back.trials(), *there.trials())
+
+
+def _bounds(known: DirectionMtu) -> tuple[int, ...]:
+    """The largest size that came through, and the smallest that did not."""
+    sizes = () if known.black_hole is False else (known.largest_delivered, known.smallest_lost)
+    return tuple(size for size in sizes if size is not None)
 
 
 def _is_worth_asking_there(back: SegmentSteps, options: MtuOptions) -> bool:

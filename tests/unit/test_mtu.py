@@ -381,6 +381,33 @@ def test_segments_find_the_black_hole_within_sixteen_connections(direction, seed
         assert done.max_segment is None or done.max_segment + 40 == done.packet_bytes
 
 
+def test_what_is_planned_is_what_is_asked_next_and_no_more_than_told():
+    """The runner begins planned steps together: they must be the very ones that the proof and the repeats ask for."""
+    steps = SegmentSteps("from-target", 1500, 40, MtuOptions(user="app"), (), CONNECTIONS_AT_MOST)
+    planned, asked, together = [], [], 0
+    while (step := steps.next()) is not None:
+        new = list(steps.planned())
+        assert not (planned and new)
+        planned += new
+        if planned:
+            assert planned.pop(0) == step
+            together += 1
+        asked.append(step.packet_bytes)
+        steps.tell(trial(step, step.packet_bytes <= 1400, STALL))
+    assert steps.planned() == ()
+    assert (together, asked[:4]) == (2 + 4, [1500, 576, 576, 1500])
+    before = len(steps.trials())
+    steps.note(steps.trials()[0])
+    assert len(steps.trials()) == before + 1
+
+
+def test_a_silent_database_is_planned_nothing():
+    steps = SegmentSteps("from-target", 1500, 40, MtuOptions(user="app"), (), CONNECTIONS_AT_MOST)
+    while (step := steps.next()) is not None:
+        assert steps.planned() == ()
+        steps.tell(trial(step, False, STALL))
+
+
 def test_a_hint_from_udp_needs_ten_connections():
     steps = transfer("from-target", lambda step: trial(step, step.packet_bytes <= 1389, STALL), hints=(1389,))
     assert (steps.result().largest_delivered, steps.result().smallest_lost) == (1389, 1390)
