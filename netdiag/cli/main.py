@@ -49,8 +49,17 @@ def _flush() -> None:
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:
-    """SIGTERM ends a command as Ctrl-C does. A run puts a handler of its own in this one's place."""
-    raise KeyboardInterrupt
+    """SIGTERM ends a command as Ctrl-C does. A run puts a handler of its own in this one's place.
+
+    asyncio.run() cancels its task on Ctrl-C by a handler that it sets for the time; an exception raised here instead
+    would come up wherever the loop happens to be, and is lost where Python ignores those (finalizers).
+    """
+    import signal
+
+    interrupt = signal.getsignal(signal.SIGINT)
+    if not callable(interrupt):  # ignored, as a shell does for what it starts in the background
+        raise KeyboardInterrupt
+    interrupt(number, frame)
 
 
 def invoke(arguments: Sequence[str]) -> int:
