@@ -328,7 +328,7 @@ def _next_steps(diagnosis: Diagnosis) -> tuple[str, ...]:
     if diagnosis.verdict is Verdict.UNKNOWN and not diagnosis.findings and not diagnosis.not_measured:
         return ("Measure again: nothing could be judged.",)
     checks = (f"Check after the fix: {action.check}" for action in _actions(diagnosis) if action.check)
-    remedies = (gap.remedy for gap in diagnosis.not_measured if gap.remedy)
+    remedies = (_spoken(gap.remedy) for gap in diagnosis.not_measured if gap.remedy)
     steps = tuple(dict.fromkeys((*checks, *remedies)))
     if len(steps) <= NEXT_STEPS_AT_MOST:
         return steps
@@ -365,10 +365,15 @@ def _not_measured(diagnosis: Diagnosis) -> Listing[Gap]:
         return Said(subject=lacks[lack][0].subject, texts=(*_codes(lacks[lack]), *lack))
 
     gaps = (
-        Gap(codes=_codes(lacks[group.first]), text=_also(group.first[0], group.others), remedy=group.first[1])
+        Gap(codes=_codes(lacks[group.first]), text=_also(group.first[0], group.others), remedy=_spoken(group.first[1]))
         for group in drawn_together(tuple(lacks), said)
     )
     return _listing("Not Measured", gaps, "Nothing that was asked for.")
+
+
+def _spoken(remedy: str) -> str:
+    """A bare command as a sentence."""
+    return f"Run {remedy}" if remedy.startswith("netdiag ") else remedy
 
 
 def _codes(ones: Iterable[NotMeasured]) -> tuple[str, ...]:

@@ -193,6 +193,8 @@ def test_a_target_selects_an_endpoint_of_the_plan_by_name(measured, tmp_path, ca
     invoke(["run", "--plan", str(plan_file), "b", "other:1"])
     assert [[e.name for e in plan.endpoints] for plan, _ in measured] == [["a", "b"], ["b", "other:1"]]
     assert measured[1][0].endpoints[0].role == "replica"
+    assert measured[1][0].warnings == ("other:1 is no endpoint of the plan (a, b): taken as a target of its own",)
+    assert "other:1 is no endpoint of the plan" in capsys.readouterr().err
 
 
 def test_no_target_means_the_environment(measured, monkeypatch, capsys):
