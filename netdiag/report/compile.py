@@ -330,10 +330,17 @@ def _next_steps(diagnosis: Diagnosis) -> tuple[str, ...]:
     checks = (f"Check after the fix: {action.check}" for action in _actions(diagnosis) if action.check)
     remedies = (_spoken(gap.remedy) for gap in diagnosis.not_measured if gap.remedy)
     steps = tuple(dict.fromkeys((*checks, *remedies)))
-    if len(steps) <= NEXT_STEPS_AT_MOST:
-        return steps
     left = len(steps) - NEXT_STEPS_AT_MOST
-    return (*steps[:NEXT_STEPS_AT_MOST], f"{left} more open questions have their remedy under Not Measured.")
+    more = (f"{left} more open questions have their remedy under Not Measured.",) if left > 0 else ()
+    return (*steps[:NEXT_STEPS_AT_MOST], *more, *_explained_by(diagnosis))
+
+
+def _explained_by(diagnosis: Diagnosis) -> tuple[str, ...]:
+    """Where the page of each cause is: nothing else in the report names their codes."""
+    codes = tuple(dict.fromkeys(finding.code for finding in _causes(diagnosis)))
+    if len(codes) > 1:
+        return (f"Read what each cause means and what looks like it: netdiag explain CODE, for {', '.join(codes)}",)
+    return tuple(f"Read what the cause means and what looks like it: netdiag explain {code}" for code in codes)
 
 
 # What was excluded and what is missing
