@@ -32,9 +32,10 @@ The same everywhere. They are those of the monitoring plugins, so any command ca
 
 `lab shell` gives back the status of the command that it ran.
 
-Usage errors give 3, not 2: 2 means critical, and a mistyped option must not page anybody. Ctrl-C and SIGTERM stop a
-run, which still reports on the evidence so far, marked partial; the status is then that of its verdict. `check`
-that finds another check of the same targets running leaves with 3."""
+Usage errors give 3, not 2: 2 means critical, and a mistyped option must not page anybody. Ctrl-C, SIGTERM and
+the end of the terminal (SIGHUP, unless nohup keeps it off) stop a run, which still reports on the evidence so far,
+marked partial; the status is then that of its verdict. Any other command they end with 3. `check` that finds
+another check of the same targets running leaves with 3."""
 
 
 def page() -> str:

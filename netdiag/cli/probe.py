@@ -15,6 +15,7 @@ from netdiag.cli.tables import measurement_lines
 from netdiag.cli.targets import duration_option, plan_of, rate_option
 from netdiag.encoding import builtins
 from netdiag.plan.model import Endpoint, Plan
+from netdiag.plan.units import LONGEST_BUDGET_S
 from probes import registry
 from probes.contract import AnyProbe, Context, ProbeUnavailable
 from probes.model import Measurement, MeasurementOutcome, Secret, Target, Vantage, value
@@ -24,6 +25,7 @@ from probes.net.kernel import KernelNetwork
 SCHEMA = "netdiag.probe/1"
 LOOKUP_S = 10.0
 DEADLINE_S = 60.0
+LARGEST_COUNT = 10_000
 BY_NAME = frozenset({"names"})  # probes of a name, not of an address
 
 # What a DSN says, by the names that options give it.
@@ -104,9 +106,26 @@ def _meant(key: str, hints: dict[str, Any]) -> str:
 def _convert(key: str, text: str, hint: Any) -> Any:
     given: Any = [part for part in text.split(",") if part] if get_origin(hint) is tuple else text
     try:
-        return msgspec.convert(given, hint, strict=False)
+        found = msgspec.convert(given, hint, strict=False)
     except msgspec.ValidationError as error:
         raise UserError(f"--set {key}: {error}") from None
+    for one in found if isinstance(found, tuple) else (found,):
+        complaint = _absurd(key, one)
+        if complaint:
+            raise UserError(f"--set {key}: must be {complaint}")
+    return found
+
+
+def _absurd(key: str, found: object) -> str | None:
+    """What a number should be instead: none makes sense that is negative, endless, or more than a run has time for."""
+    if isinstance(found, int) and not isinstance(found, bool):
+        most = 65535 if "port" in key else LARGEST_COUNT
+        return None if 1 <= found <= most else f"a whole number from 1 to {most}"
+    if isinstance(found, float):
+        above = key.endswith("timeout_s")
+        good = 0 <= found <= LONGEST_BUDGET_S and not (above and found == 0)
+        return None if good else f"a number {'above' if above else 'from'} 0 and at most {LONGEST_BUDGET_S:.0f}"
+    return None
 
 
 async def _measure_all(

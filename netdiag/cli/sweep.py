@@ -64,8 +64,6 @@ def sweep_command(arguments: ProbeArguments, file: Path) -> int:
     if chosen.options is not LatencyOptions:
         raise UserError(f"--targets is for the latency probe, not for {chosen.name}")
     given = read_settings(chosen.options, arguments.settings)
-    if given.get("count", 1) < 1:
-        raise UserError("--set count: at least 1")
     places = read_places(file)
     seconds = duration_option(arguments.timeout, "--timeout") if arguments.timeout else WITHOUT_END_S
     rate = rate_option(arguments.rate) or Limits().packets_per_second

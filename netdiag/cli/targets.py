@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,9 +27,18 @@ def plan_of(targets: Sequence[str], plan_file: Path | None) -> Plan:
     warnings = list(stated.warnings)
     for number, target in enumerate(targets or ("",), start=1):
         found, warned = ((known[target],), ()) if target in known else _read(target, number, len(targets))
+        if plan_file and target not in known:
+            warnings += _unknown(found, known)
         chosen.update((endpoint.name, endpoint) for endpoint in found)
         warnings += warned
     return replace(stated, endpoints=tuple(chosen.values()), warnings=tuple(dict.fromkeys(warnings)))
+
+
+def _unknown(found: Sequence[Endpoint], known: Iterable[str]) -> list[str]:
+    """A mistyped endpoint would pass for a host: told with what can be no password, the host as it was read."""
+    return [
+        f"{one.name} is no endpoint of the plan ({', '.join(known)}): taken as a target of its own" for one in found
+    ]
 
 
 def load_plan(path: Path) -> Plan:

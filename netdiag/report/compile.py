@@ -328,12 +328,19 @@ def _next_steps(diagnosis: Diagnosis) -> tuple[str, ...]:
     if diagnosis.verdict is Verdict.UNKNOWN and not diagnosis.findings and not diagnosis.not_measured:
         return ("Measure again: nothing could be judged.",)
     checks = (f"Check after the fix: {action.check}" for action in _actions(diagnosis) if action.check)
-    remedies = (gap.remedy for gap in diagnosis.not_measured if gap.remedy)
+    remedies = (_spoken(gap.remedy) for gap in diagnosis.not_measured if gap.remedy)
     steps = tuple(dict.fromkeys((*checks, *remedies)))
-    if len(steps) <= NEXT_STEPS_AT_MOST:
-        return steps
     left = len(steps) - NEXT_STEPS_AT_MOST
-    return (*steps[:NEXT_STEPS_AT_MOST], f"{left} more open questions have their remedy under Not Measured.")
+    more = (f"{left} more open questions have their remedy under Not Measured.",) if left > 0 else ()
+    return (*steps[:NEXT_STEPS_AT_MOST], *more, *_explained_by(diagnosis))
+
+
+def _explained_by(diagnosis: Diagnosis) -> tuple[str, ...]:
+    """Where the page of each cause is: nothing else in the report names their codes."""
+    codes = tuple(dict.fromkeys(finding.code for finding in _causes(diagnosis)))
+    if len(codes) > 1:
+        return (f"Read what each cause means and what looks like it: netdiag explain CODE, for {', '.join(codes)}",)
+    return tuple(f"Read what the cause means and what looks like it: netdiag explain {code}" for code in codes)
 
 
 # What was excluded and what is missing
@@ -365,10 +372,15 @@ def _not_measured(diagnosis: Diagnosis) -> Listing[Gap]:
         return Said(subject=lacks[lack][0].subject, texts=(*_codes(lacks[lack]), *lack))
 
     gaps = (
-        Gap(codes=_codes(lacks[group.first]), text=_also(group.first[0], group.others), remedy=group.first[1])
+        Gap(codes=_codes(lacks[group.first]), text=_also(group.first[0], group.others), remedy=_spoken(group.first[1]))
         for group in drawn_together(tuple(lacks), said)
     )
     return _listing("Not Measured", gaps, "Nothing that was asked for.")
+
+
+def _spoken(remedy: str) -> str:
+    """A bare command as a sentence."""
+    return f"Run {remedy}" if remedy.startswith("netdiag ") else remedy
 
 
 def _codes(ones: Iterable[NotMeasured]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from netdiag.evidence import Run
-from netdiag.report.figures import duration, loss, percent, proportion, stamp
+from netdiag.report.figures import counted, duration, loss, percent, proportion, stamp
 from netdiag.report.model import EvidenceRow
 from netdiag.report.places import names_only
 from netdiag.report.reproduce import reproduce
@@ -182,8 +182,9 @@ def _hop_address(hop: Hop) -> str | None:
 @describe.register
 def _mtu(data: MtuMeasurement) -> str:
     local = f"local MTU {data.local_mtu:,} bytes; " if data.local_mtu else ""
+    sizes, connections = counted(len(data.datagrams), "size"), counted(len(data.segments), "connection")
     ways = f"to target: {_direction(data.to_target)}; from target: {_direction(data.from_target)}"
-    return f"{local}{ways} (n={len(data.datagrams)} sizes, {len(data.segments)} connections)"
+    return f"{local}{ways} (n={sizes}, {connections})"
 
 
 def _direction(way: DirectionMtu) -> str:
@@ -266,4 +267,4 @@ def _held(held: HeldSession) -> str:
     again = sum(exchange.retransmits for exchange in held.exchanges)
     cut = f", cut: {_why(held.failure)}" if held.failure else ""
     told = f"held {duration(held.seconds)}: {answered} of {len(held.exchanges)} exchanges answered"
-    return f"{told}, {again} retransmissions{cut}"
+    return f"{told}, {counted(again, 'retransmission')}{cut}"

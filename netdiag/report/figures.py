@@ -68,6 +68,11 @@ def proportion(count: int, total: int) -> str:
     return share(count, total, interval.low, interval.high) if interval else share(count, total, None, None)
 
 
+def counted(number: int, what: str) -> str:
+    """``1 size``, ``2,000 sizes``: a word whose plural takes an s."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def references(numbers: Sequence[str]) -> str:
     """``E1 E2 E3 E7`` as ``E1-E3 E7``: runs of three or more are drawn together."""
     runs: list[list[int]] = []

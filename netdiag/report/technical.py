@@ -9,7 +9,7 @@ from netdiag.diagnosis.finding import Diagnosis, FindingRole, Subject, Verdict
 from netdiag.evidence import Run
 from netdiag.plan.model import Baseline, Endpoint
 from netdiag.report.evidence_rows import Numbers, attempts_line, rtt_line, where
-from netdiag.report.figures import duration, loss, percent
+from netdiag.report.figures import counted, duration, loss, percent
 from netdiag.report.model import Cited, Detail
 from netdiag.report.sanitize import clean
 from probes.database import DatabaseMeasurement, Waterfall
@@ -155,7 +155,7 @@ def _answer(attempts: tuple[Waterfall, ...]) -> str:
             return "passes PostgreSQL through"
         if attempt.ssl_answer in ("S", "N"):
             return f'answered SSLRequest with "{attempt.ssl_answer}", as PostgreSQL does'
-    return f"no answer to SSLRequest in {len(attempts)} attempts"
+    return f"no answer to SSLRequest in {counted(len(attempts), 'attempt')}"
 
 
 def _connections(run: Run) -> Figures:

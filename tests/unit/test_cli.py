@@ -193,6 +193,8 @@ def test_a_target_selects_an_endpoint_of_the_plan_by_name(measured, tmp_path, ca
     invoke(["run", "--plan", str(plan_file), "b", "other:1"])
     assert [[e.name for e in plan.endpoints] for plan, _ in measured] == [["a", "b"], ["b", "other:1"]]
     assert measured[1][0].endpoints[0].role == "replica"
+    assert measured[1][0].warnings == ("other:1 is no endpoint of the plan (a, b): taken as a target of its own",)
+    assert "other:1 is no endpoint of the plan" in capsys.readouterr().err
 
 
 def test_no_target_means_the_environment(measured, monkeypatch, capsys):
@@ -457,6 +459,29 @@ def test_settings_are_read_by_the_types_of_the_options():
         "timeout_s": 0.5,
         "transports": (),
     }
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("count=0", "a whole number from 1 to"),
+        ("count=-1", "a whole number from 1 to"),
+        ("count=1000000000", "a whole number from 1 to"),
+        ("timeout_s=0", "a number above 0"),
+        ("timeout_s=nan", "a number above 0"),
+        ("timeout_s=inf", "a number above 0"),
+        ("timeout_s=1e300", "a number above 0"),
+        ("interval_s=-1", "a number from 0"),
+    ],
+)
+def test_an_absurd_setting_is_refused_before_anything_is_sent(setting, told, capsys):
+    assert invoke(["probe", "latency", "127.0.0.1:1", "--set", setting, "--format", "json"]) == 3
+    assert f"--set {setting.partition('=')[0]}: must be {told}" in error_document(capsys.readouterr().out)["error"]
+
+
+def test_a_port_of_a_list_is_a_port(capsys):
+    assert invoke(["probe", "ports", "127.0.0.1:1", "--set", "control_ports=22,70000"]) == 3
+    assert "--set control_ports: must be a whole number from 1 to 65535" in capsys.readouterr().err
 
 
 def test_explain_lists_and_shows_every_code(capsys):

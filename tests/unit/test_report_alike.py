@@ -114,3 +114,13 @@ def test_a_line_that_does_not_name_its_subject_stays_alone() -> None:
     texts = ("nothing listens",)
     said = [Said(subject=subject(address), texts=texts) for address in ("192.0.2.1", "192.0.2.2")]
     assert [group.others for group in drawn_together(said, lambda one: one)] == [(), ()]
+
+
+def test_a_command_alone_is_a_sentence_in_the_report_and_stays_a_command_for_machines() -> None:
+    gap = NotMeasured(
+        code="mtu.black-hole", subject=Subject(), statement="Sizes were not tried", remedy="netdiag probe mtu h:1"
+    )
+    (line,) = report(not_measured=[gap]).not_measured.items
+    assert line.remedy == "Run netdiag probe mtu h:1"
+    assert "Run netdiag probe mtu h:1" in report(not_measured=[gap]).next_steps.items
+    assert gap.remedy == "netdiag probe mtu h:1"

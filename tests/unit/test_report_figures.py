@@ -10,7 +10,7 @@ import pytest
 from netdiag.plan.model import Impact
 from netdiag.report.attempts import rarest_fault, service_attempts
 from netdiag.report.compile import compile_report
-from netdiag.report.figures import duration, percent, proportion, stamp
+from netdiag.report.figures import counted, duration, percent, proportion, stamp
 from netdiag.report.impact import attempts_to_show
 from probes.database import Phase
 from probes.model import Failure, FailureKind, Outcome
@@ -141,3 +141,8 @@ def test_without_a_database_the_handshakes_count():
 def test_without_handshakes_the_port_probe_counts_and_its_controls_do_not():
     run = worlds.run(worlds.measurement("ports", worlds.EAST, worlds.ports(PortState.SILENT)))
     assert service_attempts(run) == ((False,) * 4, ("app-1/ports/198.18.1.30:5433/1",), "TCP connections")
+
+
+@pytest.mark.parametrize(("number", "words"), [(0, "0 sizes"), (1, "1 size"), (2, "2 sizes"), (2000, "2,000 sizes")])
+def test_one_is_no_plural(number, words):
+    assert counted(number, "size") == words

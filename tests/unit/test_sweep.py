@@ -62,7 +62,7 @@ def test_wrong_lines_are_named_and_a_password_in_one_is_not_told(tmp_path):
         (("latency", "127.0.0.1:1", "--targets", "/dev/null"), "not both"),
         (("latency", "--targets", "/nonexistent/list"), "cannot be read"),
         (("mtu", "--targets", "/dev/null"), "for the latency probe"),
-        (("latency", "--targets", "/dev/null", "--set", "count=0"), "at least 1"),
+        (("latency", "--targets", "/dev/null", "--set", "count=0"), "--set count: must be a whole number from 1"),
     ],
 )
 def test_wrong_usage_is_told(arguments, said):
