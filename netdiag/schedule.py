@@ -395,6 +395,7 @@ class _AddressChain:
             ssl_certificate=credentials.sslcert,
             ssl_key=credentials.sslkey,
             ssl_negotiation=credentials.sslnegotiation,
+            channel_binding=credentials.channel_binding,
             attempts=attempts,
             interval_s=1.0 / self._plan.limits.connections_per_second,
             timeout_s=credentials.connect_timeout or DatabaseOptions().timeout_s,

@@ -268,8 +268,12 @@ def _no_password(place: Place, attempts: tuple[Attempt, ...]) -> tuple[str, str]
     if stopped.measurement.data is not None and stopped.measurement.data.coarse_reason is not None:
         method, detail = stopped.waterfall.authentication, stopped.failure.detail if stopped.failure else None
         text = f"{place.label} asks for {method} authentication, which libpq cannot give from here: {detail}."
-        return text, "Get this user the ticket or token that the method takes (kinit), then run again."
+        ticket = "Get this user a Kerberos ticket (kinit), then run again."
+        return text, ticket if method in ("gss", "sspi") else "Run it where libpq knows this method."
     credentials = place.endpoint.credentials
+    if credentials and credentials.password is not None:
+        said = stopped.failure.detail if stopped.failure else None
+        return f"At {place.label} {said or 'the password was not sent'}.", "Mend TLS, or ask for sslmode=require."
     why = credentials.password_from if credentials and credentials.password_from else "none is given"
     return f"{place.label} asks for a password, and {why}.", "Give it by ~/.pgpass (mode 0600) or PGPASSWORD."
 
