@@ -455,7 +455,7 @@ def addresses_of(endpoint: Endpoint, evidence: Evidence) -> tuple[str, ...]:
     if endpoint.address is not None:
         return (endpoint.address,)
     if is_address(endpoint.host):
-        return (endpoint.host.split("%")[0],)
+        return (endpoint.host,)  # a zone ("fe80::1%eth0") says which link: without it nothing can be dialled
     found: dict[str, None] = {}
     for measurement in evidence.of(NamesMeasurement, host=endpoint.host):
         found.update(dict.fromkeys(measurement.data.system.addresses if measurement.data else ()))

@@ -44,6 +44,7 @@ ENVIRONMENT = {
     "service": "PGSERVICE",
 }
 _PASSWORD_FROM = " password from"  # no keyword of libpq's has a blank in it
+_SQLALCHEMY = re.compile(r"\Apostgres(?:ql)?\+[a-z0-9_]+://")  # postgresql+psycopg2://: the driver is not ours
 _LABEL = re.compile(r"[^\W_](?:[\w-]{0,61}[^\W_])?|_[\w-]{0,62}|[^\W_][\w-]{0,61}_")
 _FORMS = "a DSN (postgresql://..., host=..., service=..., jdbc:postgresql://...), host:port or a host"
 
@@ -66,6 +67,7 @@ def parse_target(text: str, environ: Mapping[str, str], home: Path | None, *, wr
         raise TargetError("the target has control characters in it")
     if not text and not (environ.get("PGHOST") or environ.get("PGHOSTADDR") or environ.get("PGSERVICE")):
         raise TargetError(f"no target: give {_FORMS}, or set PGHOST")
+    text = _SQLALCHEMY.sub("postgresql://", text)
     if text.startswith(URI_SCHEMES):
         return _database(parse_uri(text), environ, home, written_in)
     if text.startswith(tuple(JDBC_PORTS)):

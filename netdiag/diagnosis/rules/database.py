@@ -174,10 +174,21 @@ _STEPS_BY_SQLSTATE = {
 }
 
 
+_POOL_MEANING = (
+    "PgBouncer had no server connection for it in time: its pool is taken, or its own database does not answer it."
+)
+_POOL_STEP = (
+    "On PgBouncer's console, SHOW POOLS (cl_waiting, sv_active) tells a full pool from a database that is away; then "
+    "raise default_pool_size, end idle transactions, or mend the database behind it."
+)
+
+
 def _server_error(place: Place, sample: Sample) -> Finding:
     failure = sample.hits[0].failure
     if failure is not None and failure.kind is FailureKind.PROTOCOL:
         return _against_the_protocol(place, sample, failure.detail or "no detail on record")
+    if failure is not None and "query_wait_timeout" in (failure.detail or ""):
+        return _said(SERVER_ERROR, place, sample, meaning=_POOL_MEANING, step=_POOL_STEP)
     state = failure.sqlstate if failure is not None else None
     step = _STEPS_BY_SQLSTATE.get(state or "", "Look the SQLSTATE up in the server's log at the time of the attempt.")
     return _said(SERVER_ERROR, place, sample, meaning="The server answered: not the network.", step=step)
@@ -379,7 +390,8 @@ _SESSION_STEP = (
 )
 _STALL_STEP = "On the server, see whether the process is stopped, swapping or out of workers; restart it if it is."
 _CUT_STEP = (
-    "Read the server's log at that time (a crash, a startup packet it did not understand); look for a proxy between."
+    "Read the server's log at that time (a crash, a startup packet it did not understand). If a balancer stands "
+    "between, see whether it has a live backend, and whether one end of it alone speaks the PROXY protocol."
 )
 
 

@@ -34,6 +34,14 @@ NO_DATABASE, SERVER_ERROR, TLS, SILENT = "db.no-database", "db.server-error", "d
 PROTOCOL, BACKEND = "lb.wrong-protocol", "lb.backend-down"
 
 _BY_SQLSTATE = {"28P01": AUTH, "53300": LIMIT, "57P03": STARTING, "3D000": NO_DATABASE}
+# PgBouncer says 08P01 to whatever it refuses, and its words are never translated (objects.c, client.c).
+_POOLER = "08P01"
+_BY_POOLERS_WORDS = (
+    ("no such database", NO_DATABASE),
+    ("authentication failed", AUTH),
+    ("no such user", AUTH),
+    ("no more connections allowed", LIMIT),
+)
 _BY_KIND = {
     FailureKind.LOCAL: LOCAL,
     FailureKind.CREDENTIALS: NO_PASSWORD,
@@ -113,6 +121,9 @@ def fate(waterfall: Waterfall, balancer: bool) -> str:
         return PROTOCOL
     if failure.sqlstate == "28000":
         return _invalid_authorization(waterfall, failure)
+    if failure.sqlstate == _POOLER:
+        said = (failure.detail or "").lower()
+        return next((code for words, code in _BY_POOLERS_WORDS if words in said), SERVER_ERROR)
     if failure.sqlstate in _BY_SQLSTATE:
         return _BY_SQLSTATE[failure.sqlstate]
     if failure.kind is FailureKind.PROTOCOL:
