@@ -395,6 +395,7 @@ class _AddressChain:
             ssl_certificate=credentials.sslcert,
             ssl_key=credentials.sslkey,
             ssl_negotiation=credentials.sslnegotiation,
+            channel_binding=credentials.channel_binding,
             attempts=attempts,
             interval_s=1.0 / self._plan.limits.connections_per_second,
             timeout_s=credentials.connect_timeout or DatabaseOptions().timeout_s,
@@ -454,7 +455,7 @@ def addresses_of(endpoint: Endpoint, evidence: Evidence) -> tuple[str, ...]:
     if endpoint.address is not None:
         return (endpoint.address,)
     if is_address(endpoint.host):
-        return (endpoint.host.split("%")[0],)
+        return (endpoint.host,)  # a zone ("fe80::1%eth0") says which link: without it nothing can be dialled
     found: dict[str, None] = {}
     for measurement in evidence.of(NamesMeasurement, host=endpoint.host):
         found.update(dict.fromkeys(measurement.data.system.addresses if measurement.data else ()))

@@ -60,6 +60,7 @@ class DatabaseOptions:
     ssl_certificate: str | None = None
     ssl_key: str | None = None
     ssl_negotiation: str = "postgres"  # or "direct" (libpq 17)
+    channel_binding: str = "prefer"  # libpq's: disable | prefer | require
     attempts: int = 3
     interval_s: float = 0.2  # between connections to one address: 5 a second at most
     timeout_s: float = 5.0  # per attempt, all phases together
@@ -92,6 +93,9 @@ class Waterfall:
     http_server: str | None = None  # its Server header
     tls: TlsSession | None = None
     tls_inspected: TlsSession | None = None  # seen on a second, unverified connection after verification failed
+    tls_given_up: Failure | None = (
+        None  # sslmode=prefer, allow: how TLS failed; this connection is libpq's second, in clear
+    )
     authentication: str | None = None  # "trust", "cleartext", "md5", "scram-sha-256", "scram-sha-256-plus", other
     server_version: str | None = None
     in_hot_standby: bool | None = None
@@ -183,6 +187,7 @@ class _Prober:
         self._inspected = False
         self._http: tuple[str | None, str | None] | None = None  # what the GET drew, once asked
         self._coarse_reason: str | None = None
+        self._tls_given_up: Failure | None = None
 
     async def measure(self) -> DatabaseMeasurement:
         try:
@@ -206,7 +211,12 @@ class _Prober:
                 await self._pause()
             if done and self._context.remaining() <= 0:
                 break
-            done.append(await self._inspect(await self._attempt(number)))
+            waterfall = await self._attempt(number)
+            if self._tls_given_up is None and _libpq_tries_in_clear(waterfall, self._options):
+                self._tls_given_up = waterfall.failure
+                await self._pause()
+                waterfall = await self._attempt(number)
+            done.append(await self._inspect(waterfall))
         return tuple(done)
 
     async def _pause(self) -> None:
@@ -221,6 +231,7 @@ class _Prober:
         if session is not None:
             await self._converse_and_part(session, record)
         waterfall = record.waterfall(number, record.started - self._first_at)
+        waterfall = replace(waterfall, tls_given_up=self._tls_given_up)
         short = self._context.deadline < record.started + self._options.timeout_s
         return _out_of_time(waterfall) if short else waterfall
 
@@ -238,7 +249,8 @@ class _Prober:
             return None
         record.connected(stream.handshake)
         record.deadline = min(record.started + self._options.timeout_s, self._context.deadline)
-        record.session = PostgresSession(stream, self._clock)
+        record.session = PostgresSession(stream, self._clock, binding=self._options.channel_binding)
+        record.session.guard_password = self._tls_given_up is not None
         return record.session
 
     async def _converse_and_part(self, session: PostgresSession, record: _Record) -> None:
@@ -267,7 +279,7 @@ class _Prober:
         """Without a user SSLRequest is asked even where sslmode is "disable": it is the one polite question that
         tells a PostgreSQL from anything else."""
         mode = self._options.sslmode
-        if mode == "disable" and self._options.user is not None:
+        if (mode == "disable" or self._tls_given_up is not None) and self._options.user is not None:
             return
         if not self._direct() and await self._ask_for_tls(session, record) == "N":
             return
@@ -509,6 +521,19 @@ class _Holding:
 def outcome_of(failure: Failure) -> Outcome:
     """How a phase ended that ended in ``failure``."""
     return _OUTCOMES.get(failure.kind, Outcome.FAILED)
+
+
+def _libpq_tries_in_clear(waterfall: Waterfall, options: DatabaseOptions) -> bool:
+    """As fe-connect.c has it: with prefer and allow, what fails under TLS is tried without (allow: was, before).
+
+    Of the server's refusals only 28000, a pg_hba.conf that wants no TLS: the others would be the same again.
+    """
+    failure = waterfall.failure
+    if options.user is None or options.sslmode not in ("prefer", "allow") or failure is None:
+        return False
+    if waterfall.failed_phase is Phase.TLS:
+        return failure.kind in (FailureKind.TLS, FailureKind.CLOSED, FailureKind.RESET)
+    return waterfall.failed_phase is Phase.STARTUP and waterfall.tls is not None and failure.sqlstate == "28000"
 
 
 def _may_be_http(waterfall: Waterfall) -> bool:

@@ -6,7 +6,7 @@ but terminate() raises NetworkFailure; what was learnt until then stays readable
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -56,6 +56,8 @@ __all__ = [
 
 FIRST_BYTES = 64  # of an unexpected answer that are kept
 NOTICES = 20  # that are kept
+ROWS = 100_000  # of one answer: no question of a probe has so many
+ASIDES = 10_000  # notices and settings of one session: a server that says more of them says nothing else
 TERMINATE_S = 0.5  # a goodbye is not worth waiting for
 
 # Nothing else is said at startup. pgbouncer refuses every parameter that it does not track (08P01 "unsupported startup
@@ -139,7 +141,8 @@ def tls_required(sslmode: str) -> bool:
 
 
 def verification(sslmode: str, root_certificate: str | None) -> str:
-    """TlsRequest.verify for an sslmode. As libpq has it, "require" with a root certificate at hand is "verify-ca"."""
+    """TlsRequest.verify for an sslmode. As libpq has it, "require" with a root certificate at hand is "verify-ca";
+    whether the file is there is the caller's to know."""
     if sslmode == "require" and root_certificate is not None:
         return "ca"
     return {"verify-ca": "ca", "verify-full": "full"}.get(sslmode, "none")
@@ -148,19 +151,27 @@ def verification(sslmode: str, root_certificate: str | None) -> str:
 class PostgresSession:
     """request_ssl() and start_tls(), or negotiate_tls(); authenticate() and ready(), or start(); then queries."""
 
-    def __init__(self, stream: Stream, clock: Clock, long_limit: int = LONG_MESSAGE_LIMIT) -> None:
-        """``long_limit``: the largest row that is accepted, bytes."""
+    def __init__(
+        self, stream: Stream, clock: Clock, long_limit: int = LONG_MESSAGE_LIMIT, *, binding: str = "prefer"
+    ) -> None:
+        """``long_limit``: the largest row that is accepted, bytes. ``binding``: libpq's channel_binding.
+
+        ``guard_password``: answer no request that would send the password, or its MD5, in the open.
+        """
         self.stream = stream
+        self.guard_password = False
         self.ssl_answer: str | None = None
         self.first_bytes: str | None = None  # of an answer that is not PostgreSQL's, printable
         self.tls: TlsSession | None = None
         self.authentication: str | None = None
         self.received_bytes = 0  # after TLS, over the session's life: shows progress when a deadline cut a query
         self._clock = clock
+        self._binding = binding
         self._reader = MessageReader(long_limit)
         self._parameters: dict[str, str] = {}
         self._pid: int | None = None
         self._notices: list[str] = []
+        self._asides = 0
         self._authenticated_at: float | None = None
         self._password: Secret | None = None
 
@@ -168,7 +179,7 @@ class PostgresSession:
         """SSLRequest and TLS as libpq's ``sslmode`` says; "disable" asks for nothing.
 
         "allow" goes like "prefer": TLS first is one connection where libpq's order may take two. Nothing falls back
-        to clear text after TLS failed, as libpq's "prefer" would: it would send the password in the open.
+        to clear text here, as libpq's "prefer" would on a second connection: that is for the caller to open.
         """
         if sslmode not in _TLS_MODES:
             return SslAnswer(first=None)
@@ -213,7 +224,13 @@ class PostgresSession:
         when it wants a password and there is none (it is never sent an empty one), SERVER for its refusals.
         """
         self._password = password
-        exchange = Authentication(user, password, self.stream.channel_binding())
+        exchange = Authentication(
+            user,
+            password,
+            None if self._binding == "disable" else self.stream.channel_binding(),
+            bound=self._binding == "require",
+            guarded=self.guard_password,
+        )
         names = {"user": user, "database": dbname or user}
         with self._protocol("startup"):
             await self.stream.send(startup_message({**names, **_STARTUP}), deadline)
@@ -255,11 +272,13 @@ class PostgresSession:
 
     async def query(self, sql: str, deadline: float) -> QueryResult:
         """One simple Query, to its ReadyForQuery. After an ERROR (not a FATAL) the session stays of use."""
-        before, rows, tag = self.received_bytes, [], None
+        before, tag = self.received_bytes, None
+        rows: list[tuple[bytes | None, ...]] = []
         with self._protocol("query"):
             await self.stream.send(query_message(sql), deadline)
             while not isinstance(message := await self._answer(deadline), ReadyForQuery):
                 if isinstance(message, DataRow):
+                    _bounded(rows)
                     rows.append(message.columns)
                 elif isinstance(message, CommandComplete):
                     tag = message.tag
@@ -304,12 +323,18 @@ class PostgresSession:
             message = await self._read(deadline, operation)
             if isinstance(message, ErrorResponse):
                 raise _ServerError(self._server_failure(message, operation), message.severity in _FATAL)
-            if isinstance(message, ParameterStatus):
-                self._parameters[clean_text(message.name)] = clean_text(message.setting)
-            elif isinstance(message, NoticeResponse):
-                self._notices = [*self._notices, clean_text(message.message)][:NOTICES]
-            else:
+            if not isinstance(message, ParameterStatus | NoticeResponse):
                 return message
+            self._aside(message)
+
+    def _aside(self, message: ParameterStatus | NoticeResponse) -> None:
+        self._asides += 1
+        if self._asides > ASIDES:
+            raise ProtocolError(f"more than {ASIDES} notices and settings, and no end of them")
+        if isinstance(message, ParameterStatus):
+            self._parameters[clean_text(message.name)] = clean_text(message.setting)
+        elif len(self._notices) < NOTICES:
+            self._notices.append(clean_text(message.message))
 
     async def _read(self, deadline: float, operation: str) -> Message:
         while (message := self._reader.next()) is None:
@@ -340,6 +365,11 @@ class PostgresSession:
             if self._authenticated_at is None and isinstance(error, ProtocolError):
                 self.first_bytes = self.first_bytes or printable(self._reader.head(FIRST_BYTES)) or None
             raise _failure(FailureKind.PROTOCOL, operation, str(error)) from error
+
+
+def _bounded(rows: Sequence[object]) -> None:
+    if len(rows) >= ROWS:
+        raise ProtocolError(f"more than {ROWS} rows in answer to one question")
 
 
 def read_only(sql: str) -> str:

@@ -38,6 +38,7 @@ _FROM_CREDENTIALS = {
     "ssl_certificate": "sslcert",
     "ssl_key": "sslkey",
     "ssl_negotiation": "sslnegotiation",
+    "channel_binding": "channel_binding",
 }
 
 

@@ -8,6 +8,7 @@ have no business at a place that was only named.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,12 +37,14 @@ ENVIRONMENT = {
     "sslcert": "PGSSLCERT",
     "sslkey": "PGSSLKEY",
     "sslnegotiation": "PGSSLNEGOTIATION",
+    "channel_binding": "PGCHANNELBINDING",
     "connect_timeout": "PGCONNECT_TIMEOUT",
     "target_session_attrs": "PGTARGETSESSIONATTRS",
     "load_balance_hosts": "PGLOADBALANCEHOSTS",
     "service": "PGSERVICE",
 }
 _PASSWORD_FROM = " password from"  # no keyword of libpq's has a blank in it
+_SQLALCHEMY = re.compile(r"\Apostgres(?:ql)?\+[a-z0-9_]+://")  # postgresql+psycopg2://: the driver is not ours
 _LABEL = re.compile(r"[^\W_](?:[\w-]{0,61}[^\W_])?|_[\w-]{0,62}|[^\W_][\w-]{0,61}_")
 _FORMS = "a DSN (postgresql://..., host=..., service=..., jdbc:postgresql://...), host:port or a host"
 
@@ -64,6 +67,7 @@ def parse_target(text: str, environ: Mapping[str, str], home: Path | None, *, wr
         raise TargetError("the target has control characters in it")
     if not text and not (environ.get("PGHOST") or environ.get("PGHOSTADDR") or environ.get("PGSERVICE")):
         raise TargetError(f"no target: give {_FORMS}, or set PGHOST")
+    text = _SQLALCHEMY.sub("postgresql://", text)
     if text.startswith(URI_SCHEMES):
         return _database(parse_uri(text), environ, home, written_in)
     if text.startswith(tuple(JDBC_PORTS)):
@@ -230,6 +234,9 @@ def _credentials(
         raise TargetError(f"sslmode is none of {', '.join(SSL_MODES)}")
     if negotiation not in ("postgres", "direct"):
         raise TargetError("sslnegotiation is neither postgres nor direct")
+    binding = options.get("channel_binding", "prefer")
+    if binding not in ("disable", "prefer", "require"):
+        raise TargetError("channel_binding is none of disable, prefer, require")
     user = options.get("user")
     found = _password(options, host, port, home) if user else PasswordLookup()
     credentials = Credentials(
@@ -238,15 +245,40 @@ def _credentials(
         password_from=found.source,
         dbname=options.get("dbname"),
         sslmode=mode,
-        sslrootcert=options.get("sslrootcert"),
-        sslcert=options.get("sslcert"),
-        sslkey=options.get("sslkey"),
+        **_tls_files(options, mode, home),
         sslnegotiation=negotiation,
+        channel_binding=binding,
         connect_timeout=_connect_timeout(options),
     )
     if user is None and credentials == Credentials(dbname=credentials.dbname):
         return None, found.warning
     return credentials, found.warning
+
+
+def _tls_files(options: Mapping[str, str], mode: str, home: Path | None) -> dict[str, str | None]:
+    """The files that libpq would use, its defaults in ~/.postgresql included (its manual, 34.19).
+
+    A root certificate that is not there counts only where the server's must be verified, a client's never does. With
+    none at all the system's store verifies, where libpq would give up.
+    """
+    folder = home / ".postgresql" if home else None
+    root = options.get("sslrootcert") or _existing(folder, "root.crt")
+    if root not in (None, "system") and mode not in ("verify-ca", "verify-full") and not _there(root):
+        root = None
+    certificate = options.get("sslcert") or _existing(folder, "postgresql.crt")
+    if certificate is None or not _there(certificate):
+        return {"sslrootcert": root, "sslcert": None, "sslkey": None}
+    key = options.get("sslkey") or (str(folder / "postgresql.key") if folder else None)
+    return {"sslrootcert": root, "sslcert": certificate, "sslkey": key}
+
+
+def _existing(folder: Path | None, name: str) -> str | None:
+    return str(folder / name) if folder is not None and _there(str(folder / name)) else None
+
+
+def _there(path: str) -> bool:
+    """False also where a folder on the way may not be entered, as libpq's stat() has it."""
+    return os.path.exists(path)
 
 
 def _password(options: Mapping[str, str], host: str, port: int, home: Path | None) -> PasswordLookup:

@@ -66,6 +66,7 @@ class Credentials:
     sslcert: str | None = None
     sslkey: str | None = None
     sslnegotiation: str = "postgres"
+    channel_binding: str = "prefer"
     connect_timeout: float | None = None
 
 

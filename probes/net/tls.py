@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TypeVar
 
@@ -109,7 +109,7 @@ def _wrap(incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, request: TlsRequest)
     try:
         context = _context(request)
         return context.wrap_bio(incoming, outgoing, server_hostname=request.server_name or None)
-    except (OSError, ValueError) as error:  # unreadable files; a name that cannot be sent as SNI
+    except (OSError, ValueError) as error:  # a file that is no certificate; a name that cannot be sent as SNI
         detail = clean_text(str(error))
         raise NetworkFailure(Failure(kind=FailureKind.LOCAL, operation=_OPERATION, detail=detail)) from error
 
@@ -122,12 +122,25 @@ def _context(request: TlsRequest) -> ssl.SSLContext:
     elif request.root_certificate is None:
         context.load_default_certs()
     else:
-        context.load_verify_locations(request.root_certificate)
+        with _names_file("root certificate file", request.root_certificate):
+            context.load_verify_locations(request.root_certificate)
     if request.client_certificate is not None:
-        context.load_cert_chain(request.client_certificate, request.client_key, password=_no_password)
+        with _names_file("client certificate or key", request.client_certificate):
+            context.load_cert_chain(request.client_certificate, request.client_key, password=_no_password)
     if request.alpn:
         context.set_alpn_protocols(list(request.alpn))
     return context
+
+
+@contextlib.contextmanager
+def _names_file(what: str, path: str) -> Iterator[None]:
+    """libpq refuses to connect then, and names the file; OpenSSL's and the kernel's words do not."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+        detail = clean_text(f'{what} "{path}" cannot be used: {reason or error}')
+        raise NetworkFailure(Failure(kind=FailureKind.TLS, operation=_OPERATION, detail=detail)) from error
 
 
 def _no_password() -> str:

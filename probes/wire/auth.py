@@ -35,11 +35,21 @@ class Authentication:
     """
 
     def __init__(
-        self, user: str, password: Secret | None, channel_binding: bytes | None = None, nonce: str | None = None
+        self,
+        user: str,
+        password: Secret | None,
+        channel_binding: bytes | None = None,
+        nonce: str | None = None,
+        *,
+        bound: bool = False,
+        guarded: bool = False,
     ) -> None:
+        """``bound``: accept nothing but a bound channel (channel_binding=require). ``guarded``: do not send the
+        password, or its MD5, where anybody may read it."""
         self.method = "trust"
         self.done = False
         self._user, self._password, self._binding, self._nonce = user, password, channel_binding, nonce
+        self._bound, self._guarded = bound, guarded
         self._scram: scram.ScramClient | None = None
         self._server_proved = False
 
@@ -67,6 +77,8 @@ class Authentication:
         raise UnsupportedAuthentication(self.method)
 
     def _ok(self, data: bytes) -> bytes:
+        if self._bound and self.method != scram.MECHANISM_PLUS.lower():
+            self._unbound()
         if self._scram is not None and not self._server_proved:
             raise ProtocolError("AuthenticationOk before the server's own SCRAM proof")
         self.done = True
@@ -74,10 +86,12 @@ class Authentication:
 
     def _cleartext(self, data: bytes) -> bytes:
         self.method = "cleartext"
+        self._in_the_open()
         return password_message(self._reveal())
 
     def _md5(self, data: bytes) -> bytes:
         self.method = "md5"
+        self._in_the_open()
         if len(data) != 4:
             raise ProtocolError("an md5 salt that is not four bytes")
         return md5_password_message(self._user, self._reveal(), data)
@@ -90,6 +104,8 @@ class Authentication:
             raise UnsupportedAuthentication(self.method)
         mechanism = scram.MECHANISM_PLUS if plus else scram.MECHANISM
         self.method = mechanism.lower()
+        if self._bound and not plus:
+            self._unbound()
         self._scram = scram.ScramClient(self._reveal(), binding=self._binding, plus=plus, nonce=self._nonce)
         return sasl_initial_response(mechanism, self._scram.first())
 
@@ -105,6 +121,18 @@ class Authentication:
         if self._scram is None:
             raise ProtocolError("a SASL message outside of a SASL exchange")
         return self._scram
+
+    def _unbound(self) -> None:
+        """As libpq has it: "channel binding required but not supported by server's authentication request"."""
+        detail = f"channel_binding=require, and the server's authentication ({self.method}) does not bind the channel"
+        raise NetworkFailure(Failure(kind=FailureKind.TLS, operation="startup", detail=detail))
+
+    def _in_the_open(self) -> None:
+        if self._bound:
+            self._unbound()
+        if self._guarded:
+            detail = f"the server asks for the password ({self.method}) without TLS, and netdiag does not send it there"
+            raise NetworkFailure(Failure(kind=FailureKind.CREDENTIALS, operation="startup", detail=detail))
 
     def _reveal(self) -> str:
         """Never an empty password: the server would log a failure that nobody caused."""

@@ -266,3 +266,36 @@ def test_the_route_to_loopback_has_its_source_and_mtu():
     with open("/sys/class/net/lo/mtu") as file:
         assert route.mtu == min(int(file.read()), 65535)  # an IPv4 packet is no larger
     assert route.source == HOST
+
+
+async def drained(stream: Stream, until: float) -> None:
+    while await stream.receive(65536, until):
+        pass
+
+
+async def test_a_peer_that_never_stops_sending_holds_neither_the_deadline_nor_other_tasks_up():
+    """A flood is always at hand, so nothing ever waits: the deadline must be looked at all the same."""
+
+    def flood(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection.sendall(bytes(1 << 20))
+
+    turns = 0
+
+    async def bystander() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    with server(flood) as port:
+        stream = await network().open_stream(HandshakeRequest(address=HOST, port=port))
+        beside = asyncio.create_task(bystander())
+        until = deadline(0.5)
+        with pytest.raises(NetworkFailure) as raised:
+            await drained(stream, until)
+        beside.cancel()
+        await stream.close()
+    assert raised.value.failure.kind is FailureKind.TIMEOUT
+    assert turns > 1

@@ -184,10 +184,14 @@ async def test_an_unknown_authority_fails_with_openssls_reason(authority):
         assert (await session(port, TlsRequest(server_name="wrong.example"))).certificate is not None
 
 
-async def test_a_root_file_that_is_not_there_is_a_local_matter():
+@pytest.mark.parametrize(
+    "given", [{"root_certificate": "/nonexistent.pem"}, {"client_certificate": "/nonexistent.pem"}]
+)
+async def test_a_file_that_is_not_there_is_named_and_ends_tls_as_it_ends_libpqs(given):
     with server(lambda connection: None) as port, pytest.raises(NetworkFailure) as raised:
-        await session(port, TlsRequest(server_name="x", verify="ca", root_certificate="/nonexistent.pem"))
-    assert raised.value.failure.kind is FailureKind.LOCAL
+        await session(port, TlsRequest(server_name="x", verify="ca", **given))
+    assert raised.value.failure.kind is FailureKind.TLS
+    assert '"/nonexistent.pem" cannot be used: No such file' in (raised.value.failure.detail or "")
 
 
 @pytest.mark.parametrize(

@@ -349,6 +349,42 @@ def ssh_banner(connection: socket.socket) -> None:
     say_nothing(connection)
 
 
+def logged_in_and_flooded(kind: bytes, body: bytes) -> Callable[[socket.socket], None]:
+    """AuthenticationOk, and then one message for ever."""
+    message = kind + struct.pack("!I", len(body) + 4) + body
+
+    def talk(connection: socket.socket) -> None:
+        no_tls(connection)
+        connection.sendall(b"R\0\0\0\x08\0\0\0\0")
+        while True:
+            connection.sendall(message * 500)
+
+    return talk
+
+
+def no_tls(connection: socket.socket) -> None:
+    connection.recv(8)
+    connection.sendall(b"N")
+    connection.recv(4096)
+
+
+def logged_in_and_silent(connection: socket.socket) -> None:
+    no_tls(connection)
+    connection.sendall(b"R\0\0\0\x08\0\0\0\0")
+    say_nothing(connection)
+
+
+def half_a_message(connection: socket.socket) -> None:
+    no_tls(connection)
+    connection.sendall(b"R\0\0\0")
+    say_nothing(connection)
+
+
+def a_tls_alert(connection: socket.socket) -> None:
+    connection.recv(8)
+    connection.sendall(b"\x15\x03\x01\x00\x02\x02\x46")
+
+
 def yes_then_nothing(connection: socket.socket) -> None:
     connection.recv(8)
     connection.sendall(b"S")
@@ -371,6 +407,12 @@ def no_then_nothing(connection: socket.socket) -> None:
         (reset_at_once, {"db.unresponsive"}),
         (say_nothing, {"db.unresponsive"}),
         (error_without_end, {"db.unresponsive", "lb.wrong-protocol"}),
+        (logged_in_and_flooded(b"N", b"SNOTICE\0C00000\0Mmore\0\0"), {"db.server-error"}),
+        (logged_in_and_flooded(b"S", b"name\0setting\0"), {"db.server-error"}),
+        (logged_in_and_flooded(b"T", b"\0\0"), {"db.unresponsive"}),
+        (logged_in_and_silent, {"db.unresponsive"}),
+        (half_a_message, {"db.unresponsive"}),
+        (a_tls_alert, {"lb.wrong-protocol"}),
         (yes_then_nothing, {"db.unresponsive"}),
         (no_then_nothing, {"db.unresponsive"}),
     ],

@@ -178,11 +178,61 @@ async def test_a_server_without_tls_where_tls_is_required():
     assert waterfall.ssl_answer == "N"
 
 
-async def test_tls_that_fails_is_not_followed_by_a_password_in_clear():
-    world = World([b"S"], tls=Failure(kind=FailureKind.TLS, operation="tls", detail="wrong version number"))
+BROKEN = Failure(kind=FailureKind.TLS, operation="tls", detail="wrong version number")
+CLEARTEXT, MD5 = message("R", struct.pack("!I", 3)), message("R", struct.pack("!I", 5) + b"salt")
+
+
+@pytest.mark.parametrize("sslmode", ["prefer", "allow"])
+async def test_tls_that_fails_is_followed_by_the_connection_in_clear_that_libpq_would_make(sslmode):
+    world = World(([b"S"], {"tls": BROKEN}), [OK + READY, ANSWER, ANSWER])
+    done = await world.measure(user="app", sslmode=sslmode, attempts=3)
+    assert [waterfall.outcome for waterfall in done.attempts] == [Outcome.ANSWERED] * 3
+    assert [waterfall.tls_given_up for waterfall in done.attempts] == [BROKEN] * 3
+    assert [stream.sent[0] == wire.SSL_REQUEST for stream in world.streams] == [True, False, False, False]
+
+
+@pytest.mark.parametrize("asked", [CLEARTEXT, MD5])
+async def test_no_password_goes_out_in_the_open_after_tls_failed(asked):
+    world = World(([b"S"], {"tls": BROKEN}), [asked])
     done = await world.measure(user="app", password=Secret("hunter2"), sslmode="prefer")
-    assert done.attempts[0].failed_phase is Phase.TLS
-    assert [stream.sent for stream in world.streams] == [[wire.SSL_REQUEST]]
+    (waterfall,) = done.attempts
+    assert waterfall.failure is not None
+    assert (waterfall.failed_phase, waterfall.failure.kind) == (Phase.STARTUP, FailureKind.CREDENTIALS)
+    assert b"hunter2" not in b"".join(part for stream in world.streams for part in stream.sent)
+    assert all(len(stream.sent) == 1 for stream in world.streams), "an answer to the request for a password"
+
+
+async def test_a_pg_hba_conf_that_wants_no_tls_gets_none():
+    world = World(([b"S", error("28000", "no pg_hba.conf entry")], {"tls": TLS}), [OK + READY, ANSWER, ANSWER])
+    (waterfall,) = (await world.measure(user="app", sslmode="prefer")).attempts
+    assert (waterfall.outcome, waterfall.tls) == (Outcome.ANSWERED, None)
+    assert waterfall.tls_given_up is not None
+    assert waterfall.tls_given_up.sqlstate == "28000"
+
+
+@pytest.mark.parametrize(
+    ("sslmode", "user", "steps", "tls"),
+    [
+        ("require", "app", [b"S"], BROKEN),
+        ("prefer", None, [b"S"], BROKEN),
+        ("prefer", "app", [b"S", error("28P01")], TLS),
+        ("prefer", "app", [b"S", error("53300")], TLS),
+        ("prefer", "app", [b"N", error("28000")], None),
+        ("prefer", "app", [b"S"], None),  # a stall: libpq's one timeout covers it all
+    ],
+)
+async def test_where_libpq_makes_no_second_connection_there_is_none(sslmode, user, steps, tls):
+    world = World((steps, {"tls": tls}))
+    (waterfall,) = (await world.measure(user=user, password=Secret("x"), sslmode=sslmode)).attempts
+    assert waterfall.tls_given_up is None
+    assert len(world.streams) == 1
+
+
+async def test_a_flood_of_notices_or_settings_ends_the_attempt():
+    for flood in (message("N", b"SNOTICE\0C00000\0Mmore\0\0"), message("S", b"k\0v\0")):
+        (waterfall,) = (await World([b"N", OK + flood * 10_001]).measure(user="app")).attempts
+        assert waterfall.failure is not None
+        assert (waterfall.failed_phase, waterfall.failure.kind) == (Phase.READY, FailureKind.PROTOCOL)
 
 
 async def test_a_certificate_that_does_not_verify_is_looked_at_once():

@@ -165,6 +165,10 @@ def test_what_the_driver_may_choose_between(text, expected):
     assert parse_target(text, {}, None).endpoints[0].alternatives == expected
 
 
+def test_sqlalchemys_name_for_the_driver_is_passed_over():
+    assert one("postgresql+psycopg2://u:p@db:7/x") == one("postgresql://u:p@db:7/x")
+
+
 def test_the_environment_says_what_session_is_wanted():
     (endpoint,) = parse_target("postgresql://a/db", {"PGTARGETSESSIONATTRS": "standby"}, None).endpoints
     assert endpoint.alternatives == Alternatives(hosts=("a:5432",), target_session_attrs="standby")

@@ -12,7 +12,7 @@ from netdiag.diagnosis.finding import Finding, FindingRole, NotMeasured, RuledOu
 from netdiag.diagnosis.rules import balancer, database, firewall
 from netdiag.plan.model import Credentials
 from probes.database import Phase
-from probes.model import FailureKind, Outcome, Secret
+from probes.model import Failure, FailureKind, Outcome, Secret
 from tests.fakes import evidence as ev
 
 RULES = {rule.code: rule for rule in (*database.RULES, *balancer.RULES, *firewall.RULES)}
@@ -65,6 +65,13 @@ WORLDS = {
     "full-before-login": (world(refused("53300", "sorry, too many clients already")), {"db.connection-limit"}),
     "starting": (world(refused("57P03")), {"db.starting"}),
     "no-database": (world(refused("3D000", phase=Phase.READY)), {"db.no-database"}),
+    "no-database-by-pgbouncer": (world(refused("08P01", "no such database: shop")), {"db.no-database"}),
+    "wrong-password-by-pgbouncer": (world(refused("08P01", "SASL authentication failed")), {"db.auth-failed"}),
+    "full-by-pgbouncer": (
+        world(refused("08P01", "no more connections allowed (max_client_conn)")),
+        {"db.connection-limit"},
+    ),
+    "pool-wait-by-pgbouncer": (world(refused("08P01", "query_wait_timeout")), {"db.server-error"}),
     "no-right": (world(refused("42501", phase=Phase.READY)), {"db.server-error"}),
     "stopped": (world(stalled(Phase.SSL_REQUEST), stalled(Phase.SSL_REQUEST)), {"db.unresponsive"}),
     "stopped-after-tls": (world(stalled(Phase.STARTUP, tls=ev.tls())), {"db.unresponsive"}),
@@ -238,6 +245,49 @@ def test_no_tls_where_it_is_required():
 
 def test_no_tls_where_it_is_optional_is_an_open_question():
     assert isinstance(only(TLS, WORLDS["healthy-in-clear"][0]), NotMeasured)
+
+
+@pytest.mark.parametrize(
+    ("order", "harmless"), [(("127.0.0.1", "::1"), True), (("198.51.100.7", "2001:db8::7"), False)]
+)
+def test_a_refusal_on_loopback_beside_one_that_accepts_is_a_note(order, harmless):
+    """localhost is ::1 as well, and most servers listen at 127.0.0.1 alone: a client loses microseconds by it."""
+    place = ev.endpoint("localhost")
+    accepts, refuses = (ev.target(address, of=place) for address in order)
+    case = ev.case(
+        ev.names("localhost", order),
+        ev.ports([ev.connected()], at=accepts),
+        ev.ports([ev.unconnected(Outcome.REFUSED)], at=refuses),
+        endpoints=[place],
+    )
+    (found,) = [j for j in ev.judged(CLOSED, case) if isinstance(j, Finding)]
+    assert found.role is (FindingRole.NOTE if harmless else FindingRole.CAUSE)
+    assert found.severity is (Severity.INFO if harmless else Severity.WARNING)
+
+
+def test_a_stall_after_the_password_was_asked_is_the_logins():
+    finding = only(SILENT, world(stalled(Phase.STARTUP, authentication="cleartext")))
+    assert "LDAP" in finding.actions[0].step
+    assert "LDAP" not in only(SILENT, world(stalled(Phase.SSL_REQUEST))).actions[0].step
+
+
+def test_bytes_against_the_protocol_after_the_login_are_not_called_a_refusal():
+    case = world(ev.waterfall(failed=Phase.READY, kind=FailureKind.PROTOCOL, detail="no end of them"))
+    assert "answered against the PostgreSQL protocol in phase ready" in only(RULES["db.server-error"], case).statement
+
+
+def test_where_a_bound_channel_is_required_each_attempt_counts_once():
+    attempt = ev.waterfall(failed=Phase.STARTUP, kind=FailureKind.TLS, detail="channel_binding=require", tls=ev.tls())
+    finding = only(TLS, world(attempt, attempt, attempt, sslmode="require"))
+    assert finding.statement.startswith("3 of 3 ")
+    assert finding.severity is Severity.CRITICAL
+
+
+def test_tls_that_was_given_up_for_clear_text_is_a_note():
+    given_up = Failure(kind=FailureKind.TLS, operation="tls", detail="wrong version number")
+    finding = only(TLS, world(*[ev.waterfall(tls_given_up=given_up)] * 3, sslmode="prefer"))
+    assert (finding.role, finding.severity) == (FindingRole.NOTE, Severity.INFO)
+    assert "goes on in clear" in finding.statement
 
 
 def test_a_long_path_is_no_slow_database():

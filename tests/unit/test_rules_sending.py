@@ -83,3 +83,10 @@ def test_netdiags_own_limit_names_itself_and_its_remedy():
     assert isinstance(judgement, NotMeasured)
     assert "netdiag itself" in judgement.statement
     assert "ulimit -n" in judgement.remedy
+
+
+def test_a_link_local_address_without_its_zone_is_no_blackhole_route():
+    at = ev.target("fe80::99")
+    judgement = only(SENDING, ev.case(ev.ports([unsent("EINVAL")] * 4, at=at)))
+    assert isinstance(judgement, NotMeasured)
+    assert "on which link" in judgement.statement

@@ -87,6 +87,8 @@ def _http_words(attempt: Attempt) -> str:
 
 def _garbage_words(attempt: Attempt) -> str:
     waterfall, failure = attempt.waterfall, attempt.failure
+    if (waterfall.first_bytes or "").startswith(r"\x15\x03"):
+        return "with a TLS alert: what listens there wants TLS from the first byte (HTTPS, or sslnegotiation=direct)"
     if waterfall.first_bytes:
         return f'with bytes that are not PostgreSQL\'s ("{_one_line(waterfall.first_bytes)}")'
     detail = failure.detail if failure and failure.detail else "no bytes on record"

@@ -141,14 +141,18 @@ def _password_origin(place: Place) -> str:
 
 
 def _hba_rejected(place: Place, sample: Sample) -> Finding:
-    step = f"Add a pg_hba.conf line for {_user(place)} from this host's address as the server sees it, then reload."
+    step = f"Add a pg_hba.conf line for {_user(place)} from this host's address as the server sees it, then reload"
+    step += "." if sample.hits[0].waterfall.tls else "; or connect with sslmode=require, if it takes TLS alone."
     meaning = "The server refuses this source, user, database or encryption by its own table: not the network."
     return _said(HBA, place, sample, meaning=meaning, step=step)
 
 
+_LIMIT = "A limit of the server, of the role or of the database is reached: not the network."
+
+
 def _limit_reached(place: Place, sample: Sample) -> Finding:
     step = "Free connection slots (idle sessions first), then put a pool in front or raise the limit."
-    return _said(LIMIT, place, sample, meaning="All connection slots are taken: not the network.", step=step)
+    return _said(LIMIT, place, sample, meaning=_LIMIT, step=step)
 
 
 def _starting(place: Place, sample: Sample) -> Finding:
@@ -162,9 +166,46 @@ def _no_database(place: Place, sample: Sample) -> Finding:
     return _said(NO_DATABASE, place, sample, meaning=meaning, step=step, owner="application")
 
 
+_STEPS_BY_SQLSTATE = {
+    "42501": "Grant the role what it lacks, CONNECT on the database first.",
+    "55000": "Let the database accept connections again (ALTER DATABASE ... ALLOW_CONNECTIONS true), or take another.",
+    "57P01": "Find who ends sessions (pg_terminate_backend) or shuts the server down; its log says when.",
+    "57P02": "A backend crashed and took the others along: read the server's log.",
+}
+
+
+_POOL_MEANING = (
+    "PgBouncer had no server connection for it in time: its pool is taken, or its own database does not answer it."
+)
+_POOL_STEP = (
+    "On PgBouncer's console, SHOW POOLS (cl_waiting, sv_active) tells a full pool from a database that is away; then "
+    "raise default_pool_size, end idle transactions, or mend the database behind it."
+)
+
+
 def _server_error(place: Place, sample: Sample) -> Finding:
-    step = "Look the SQLSTATE up in the server's log at the time of the attempt."
+    failure = sample.hits[0].failure
+    if failure is not None and failure.kind is FailureKind.PROTOCOL:
+        return _against_the_protocol(place, sample, failure.detail or "no detail on record")
+    if failure is not None and "query_wait_timeout" in (failure.detail or ""):
+        return _said(SERVER_ERROR, place, sample, meaning=_POOL_MEANING, step=_POOL_STEP)
+    state = failure.sqlstate if failure is not None else None
+    step = _STEPS_BY_SQLSTATE.get(state or "", "Look the SQLSTATE up in the server's log at the time of the attempt.")
     return _said(SERVER_ERROR, place, sample, meaning="The server answered: not the network.", step=step)
+
+
+def _against_the_protocol(place: Place, sample: Sample, detail: str) -> Finding:
+    phase = sample.hits[0].waterfall.failed_phase
+    return _finding(
+        SERVER_ERROR,
+        place,
+        sample,
+        statement=f"{_share(place, sample)} log in and are then answered against the PostgreSQL protocol in phase "
+        f"{phase}: {detail}. The network carried it: a server, pooler or proxy speaks wrongly.",
+        confidence=LIKELY,
+        would_refute=f"A session with {place.label} that passes phase {phase}.",
+        step="Find out what answers there: its version, and a pooler or proxy between.",
+    )
 
 
 QUESTIONS: dict[str, Question] = {
@@ -255,6 +296,10 @@ def _not_loopback_alone(place: Place) -> str:
     return "" if place.address in ("127.0.0.1", "::1") else " and not on loopback alone"
 
 
+def _closed_severity(tries: Tries, beside: bool) -> Severity:
+    return Severity.WARNING if beside or tries.count(Answer.OPEN) else Severity.CRITICAL
+
+
 def _closed_finding(place: Place, tries: Tries, beside: tuple[Place, Tries] | None) -> Finding:
     resets = tries.of(Answer.RESET)
     took = min((t.seconds for t in resets if t.seconds is not None), default=None)
@@ -262,11 +307,12 @@ def _closed_finding(place: Place, tries: Tries, beside: tuple[Place, Tries] | No
     share = ratio(len(resets), tries.sent)
     restart = f"Start the server on {place.address}, or make it listen on {place.label}{_not_loopback_alone(place)}."
     still = f" {beside[0].label}, of the same name, accepts connections." if beside else ""
+    harmless = beside is not None and {place.address, beside[0].address} == {"127.0.0.1", "::1"}
     return Finding(
         id=finding_id(CLOSED, place.subject),
         code=CLOSED,
-        role=FindingRole.CAUSE,
-        severity=Severity.WARNING if beside or tries.count(Answer.OPEN) else Severity.CRITICAL,
+        role=FindingRole.NOTE if harmless else FindingRole.CAUSE,  # a local RST costs a client microseconds
+        severity=Severity.INFO if harmless else _closed_severity(tries, beside is not None),
         confidence=LIKELY,
         section=Section.DATABASE if place.is_database else Section.INFRASTRUCTURE,
         subject=place.subject,
@@ -311,16 +357,41 @@ def _unresponsive(case: Case, place: Place, sample: Sample) -> Judgement:
         SILENT,
         place,
         sample,
-        statement=_unresponsive_statement(place, sample) + doubt,
+        statement=_unresponsive_statement(place, sample) + _direct_words(sample) + doubt,
         confidence=None if doubt else (LIKELY if stalls else POSSIBLE),
         would_refute=f"An answer from {place.label} in phase {sample.hits[0].waterfall.failed_phase} to any client.",
-        step=_STALL_STEP if stalls else _CUT_STEP,
+        step=_stall_step(stalls[0]) if stalls else _CUT_STEP,
     )
 
 
+def _direct_words(sample: Sample) -> str:
+    """sslnegotiation=direct sends a ClientHello where older servers expect a startup packet: they close."""
+    direct = sample.hits[0].measurement.options.get("ssl_negotiation") == "direct"
+    if not direct or sample.hits[0].waterfall.failed_phase is not Phase.TLS:
+        return ""
+    return " sslnegotiation=direct takes a server of PostgreSQL 17 or later: older ones close like this."
+
+
+def _stall_step(stall: Attempt) -> str:
+    """A server that has asked for the password lives: what it asks in turn does not."""
+    phase = stall.waterfall.failed_phase
+    if phase is Phase.STARTUP and stall.waterfall.authentication is not None:
+        return _LOGIN_STEP
+    return _SESSION_STEP if phase in (Phase.READY, Phase.FIRST_QUERY, Phase.SECOND_QUERY) else _STALL_STEP
+
+
+_LOGIN_STEP = (
+    "See what the server asks to check the login (LDAP, RADIUS, PAM, reverse DNS): it has asked for the password and "
+    "does not come to a decision."
+)
+_SESSION_STEP = (
+    "On the server, see what this backend waits for (pg_stat_activity: locks, IO, replication), and whether it is "
+    "stopped."
+)
 _STALL_STEP = "On the server, see whether the process is stopped, swapping or out of workers; restart it if it is."
 _CUT_STEP = (
-    "Read the server's log at that time (a crash, a startup packet it did not understand); look for a proxy between."
+    "Read the server's log at that time (a crash, a startup packet it did not understand). If a balancer stands "
+    "between, see whether it has a live backend, and whether one end of it alone speaks the PROXY protocol."
 )
 
 
@@ -404,9 +475,12 @@ def judge_tls(case: Case) -> Iterator[Judgement]:
 def _tls(case: Case, place: Place) -> Judgement:
     attempts = attempts_at(case, place)
     hits = tuple(a for a in attempts if a.fate == TLS)
-    good = tuple(a for a in attempts if a.passed(Phase.TLS) and a.waterfall.tls)
+    good = tuple(a for a in attempts if a.passed(Phase.TLS) and a.waterfall.tls and a.fate != TLS)
     if hits:
         return _tls_finding(place, Sample(hits=hits, tested=(*hits, *good)))
+    refused = tuple(a for a in attempts if a.waterfall.tls_given_up is not None)
+    if refused and not good:
+        return _tls_given_up(place, refused)
     if good:
         outdated = tuple(a for a in good if _certificate(a) and _date_problem(a))
         return _tls_note(place, outdated) if outdated else _tls_fine(place, good)
@@ -418,6 +492,21 @@ def _tls(case: Case, place: Place) -> Judgement:
             remedy="Set sslmode=require or more if this connection is meant to be encrypted.",
         )
     return open_question(TLS, case, place, attempts, needs_login=False)
+
+
+def _tls_given_up(place: Place, refused: tuple[Attempt, ...]) -> Finding:
+    """sslmode=prefer or allow: TLS did not come about, and libpq goes on in clear. The application works."""
+    failure = refused[0].waterfall.tls_given_up
+    why = (failure.detail or failure.kind) if failure else "no reason on record"
+    mode = refused[0].sslmode
+    return _tls_notice(
+        place,
+        refused,
+        f'TLS with {place.label} does not come about ("{why}"), so sslmode={mode} goes on in clear: whoever is on the '
+        "way can read it.",
+        step="Mend TLS or its line in pg_hba.conf, then ask for sslmode=require, which never goes on in clear.",
+        would_refute=f"A TLS session with {place.label} that logs in.",
+    )
 
 
 def _certificate(attempt: Attempt) -> Certificate | None:
@@ -466,12 +555,28 @@ def _tls_problem(attempt: Attempt, host: str) -> str:
         return f"its certificate is {problem}"
     detail = attempt.failure.detail if attempt.failure and attempt.failure.detail else "no reason given"
     certificate = _certificate(attempt)
-    return f"{detail} (issuer {certificate.issuer})" if certificate else detail
+    distrusted = certificate is not None and "verify failed" in detail
+    return f"{detail} (issuer {certificate.issuer})" if certificate and distrusted else detail
+
+
+_CERTIFICATE_STEP = (
+    "Install a certificate that is in date, made out to the name in the DSN and signed by a root it trusts."
+)
+_TLS_STEPS = (
+    ("root certificate file", "application", "Put the root certificate where the DSN names it, readable for the user."),
+    ("client certificate or key", "application", "Put the client's certificate and key where the DSN names them."),
+    ("channel_binding", "application", "Log in by scram-sha-256 over TLS, or ask for channel_binding=prefer."),
+    ("does not speak TLS", "database", "Switch TLS on at the server (ssl = on); until then this sslmode cannot work."),
+    ("PROTOCOL", "database", "Let server and client share a TLS version (ssl_min_protocol_version at both ends)."),
+)
 
 
 def _tls_finding(place: Place, sample: Sample) -> Finding:
     first = sample.hits[0]
     problem = _tls_problem(first, place.endpoint.host)
+    owner, step = next(
+        ((owner, step) for fragment, owner, step in _TLS_STEPS if fragment in problem), ("database", _CERTIFICATE_STEP)
+    )
     return _finding(
         TLS,
         place,
@@ -479,12 +584,26 @@ def _tls_finding(place: Place, sample: Sample) -> Finding:
         statement=f"{_share(place, sample)} fail at TLS with sslmode={first.sslmode}: {problem}. Not the network.",
         confidence=CERTAIN,
         would_refute=f"A TLS session with {place.label} that passes under the same sslmode and root certificate.",
-        step="Install a certificate that is in date, made out to the name in the DSN and signed by a root it trusts.",
+        step=step,
+        owner=owner,
     )
 
 
 def _tls_note(place: Place, outdated: tuple[Attempt, ...]) -> Finding:
     first = outdated[0]
+    return _tls_notice(
+        place,
+        outdated,
+        f"The certificate of {place.label} is {_date_problem(first)}; sslmode={first.sslmode} does not look.",
+        step="Renew the certificate before a client asks for sslmode=verify-full.",
+        would_refute="A certificate that is in date at the time of the run.",
+    )
+
+
+def _tls_notice(
+    place: Place, attempts: tuple[Attempt, ...], statement: str, *, step: str, would_refute: str
+) -> Finding:
+    """What TLS lacks although the application connects."""
     return Finding(
         id=finding_id(TLS, place.subject),
         code=TLS,
@@ -493,17 +612,10 @@ def _tls_note(place: Place, outdated: tuple[Attempt, ...]) -> Finding:
         confidence=CERTAIN,
         section=Section.DATABASE,
         subject=place.subject,
-        statement=f"The certificate of {place.label} is {_date_problem(first)}; sslmode={first.sslmode} does not look.",
-        evidence=ids(a.measurement for a in outdated),
-        would_refute="A certificate that is in date at the time of the run.",
-        actions=(
-            Action(
-                owner="database",
-                horizon=Horizon.LONG_TERM,
-                step="Renew the certificate before a client asks for sslmode=verify-full.",
-                check=login_check(place),
-            ),
-        ),
+        statement=statement,
+        evidence=ids(a.measurement for a in attempts),
+        would_refute=would_refute,
+        actions=(Action(owner="database", horizon=Horizon.LONG_TERM, step=step, check=login_check(place)),),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 from netdiag.diagnosis.finding import (
     Action,
@@ -17,7 +18,7 @@ from netdiag.diagnosis.finding import (
 )
 from netdiag.diagnosis.rule import Case, Rule
 from netdiag.diagnosis.rules.handshakes import Answer, Tries, Try, tries_at
-from netdiag.diagnosis.rules.subjects import Place, finding_id, ratio, sockets, unseen_share
+from netdiag.diagnosis.rules.subjects import Place, finding_id, is_address, ratio, sockets, unseen_share
 from netdiag.diagnosis.thresholds import LIKELY
 
 CANNOT_SEND = "host.cannot-send"
@@ -44,6 +45,11 @@ def judge_sending(case: Case) -> Iterator[Judgement]:
         yield _sending(place, tries_at(case.evidence, place.address, place.port))
 
 
+def _lacks_zone(address: str) -> bool:
+    """connect(2) says EINVAL to it, as to a blackhole route (RFC 4007, section 6)."""
+    return is_address(address) and "%" not in address and ":" in address and ip_address(address).is_link_local
+
+
 def _errno(attempt: Try) -> str:
     return (attempt.failure.errno if attempt.failure else None) or ""
 
@@ -58,6 +64,10 @@ def _untried(place: Place, tries: Tries) -> NotMeasured:
 
 def _sending(place: Place, tries: Tries) -> Judgement:
     hits = tuple(t for t in unsent(tries) if _errno(t) in (*_REASONS, _OWN_LIMIT))
+    if hits and _lacks_zone(place.address or ""):
+        text = f"{place.address} is a link-local address, and nothing says on which link: no connection can be made."
+        remedy = f'Write the zone, "{place.address}%eth0" (%25 for the "%" in a URL).'
+        return NotMeasured(code=CANNOT_SEND, subject=place.subject, statement=text, remedy=remedy)
     errnos = sorted({_errno(t) for t in hits})
     if hits and _OWN_LIMIT in errnos:
         text = (

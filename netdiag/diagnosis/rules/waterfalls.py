@@ -34,6 +34,14 @@ NO_DATABASE, SERVER_ERROR, TLS, SILENT = "db.no-database", "db.server-error", "d
 PROTOCOL, BACKEND = "lb.wrong-protocol", "lb.backend-down"
 
 _BY_SQLSTATE = {"28P01": AUTH, "53300": LIMIT, "57P03": STARTING, "3D000": NO_DATABASE}
+# PgBouncer says 08P01 to whatever it refuses, and its words are never translated (objects.c, client.c).
+_POOLER = "08P01"
+_BY_POOLERS_WORDS = (
+    ("no such database", NO_DATABASE),
+    ("authentication failed", AUTH),
+    ("no such user", AUTH),
+    ("no more connections allowed", LIMIT),
+)
 _BY_KIND = {
     FailureKind.LOCAL: LOCAL,
     FailureKind.CREDENTIALS: NO_PASSWORD,
@@ -113,6 +121,9 @@ def fate(waterfall: Waterfall, balancer: bool) -> str:
         return PROTOCOL
     if failure.sqlstate == "28000":
         return _invalid_authorization(waterfall, failure)
+    if failure.sqlstate == _POOLER:
+        said = (failure.detail or "").lower()
+        return next((code for words, code in _BY_POOLERS_WORDS if words in said), SERVER_ERROR)
     if failure.sqlstate in _BY_SQLSTATE:
         return _BY_SQLSTATE[failure.sqlstate]
     if failure.kind is FailureKind.PROTOCOL:
@@ -268,8 +279,12 @@ def _no_password(place: Place, attempts: tuple[Attempt, ...]) -> tuple[str, str]
     if stopped.measurement.data is not None and stopped.measurement.data.coarse_reason is not None:
         method, detail = stopped.waterfall.authentication, stopped.failure.detail if stopped.failure else None
         text = f"{place.label} asks for {method} authentication, which libpq cannot give from here: {detail}."
-        return text, "Get this user the ticket or token that the method takes (kinit), then run again."
+        ticket = "Get this user a Kerberos ticket (kinit), then run again."
+        return text, ticket if method in ("gss", "sspi") else "Run it where libpq knows this method."
     credentials = place.endpoint.credentials
+    if credentials and credentials.password is not None:
+        said = stopped.failure.detail if stopped.failure else None
+        return f"At {place.label} {said or 'the password was not sent'}.", "Mend TLS, or ask for sslmode=require."
     why = credentials.password_from if credentials and credentials.password_from else "none is given"
     return f"{place.label} asks for a password, and {why}.", "Give it by ~/.pgpass (mode 0600) or PGPASSWORD."
 
