@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from tests.command_line import Ran
-from tests.kernel.incident import CLOSED, NAME, NOBODY, RESOLVERS, SERVER, STALE, Incident, incident, resolv_conf
+from tests.kernel.incident import (
+    CLOSED,
+    NAME,
+    NOBODY,
+    RESOLVERS,
+    SERVER,
+    STALE,
+    Incident,
+    counted,
+    incident,
+    resolv_conf,
+)
 
 pytestmark = [pytest.mark.kernel, pytest.mark.needs("nft", "knotd", "unbound")]
 FIRST, SECOND = RESOLVERS
@@ -69,8 +83,9 @@ def test_a_dead_resolver_before_a_good_one(place):
         ran = place.netdiag(place.dsn_of(NAME))
     cause = only(ran, "dns.resolver-down")
     assert cause["subject"]["resolver"] == FIRST
-    (names,) = ran.measurements("names")
+    names, sample = ran.measurements("names")
     assert names["data"]["system"]["seconds"] == pytest.approx(5.0, abs=1.0), "what glibc makes of it"
+    assert {query["outcome"] for query in sample["data"]["queries"] if query["resolver"] == FIRST} == {"lost"}
 
 
 def test_a_dead_resolver_behind_a_good_one_costs_nothing_yet(place):
@@ -120,11 +135,69 @@ def test_aaaa_queries_that_are_dropped(place):
     assert all("AAAA" in cause["statement"] for cause in ran.found("cause"))
 
 
-def test_a_name_in_etc_hosts_needs_no_resolver(place):
-    """``ip netns exec`` puts a hosts file in its place as it does with resolv.conf."""
-    hosts = resolv_conf(place.client).with_name("hosts")
-    hosts.write_text(f"127.0.0.1 localhost\n{SERVER} db.lame.test\n")
+@pytest.mark.parametrize("seed", [11, 12, 13])
+@pytest.mark.parametrize("direction", ["daddr", "saddr"])
+def test_queries_that_are_lost(place, seed, direction):
+    """The path to one resolver loses 15 to 60 % of its UDP, questions or answers; nft's counters are the witness."""
+    draw = random.Random(seed)
+    share, victim = draw.uniform(0.15, 0.6), draw.choice(RESOLVERS)
+    port = "dport" if direction == "daddr" else "sport"
+    of = f"ip {direction} {victim} udp {port} 53"
+    drop = f"{of} numgen random mod 1000 < {int(share * 1000)} counter name hit drop"
+    with place.at_router("forward", f"{of} counter name seen", drop) as table:
+        ran = place.netdiag(place.dsn_of(NAME), budget="60s")
+        hit, seen = counted(place.router, table)
+    cause = only(ran, "dns.loss", status=1)
+    assert cause["subject"]["resolver"] == victim, (seed, share, hit, seen)
+    lost = [
+        query
+        for measurement in ran.measurements("names")
+        for query in measurement["data"]["queries"]
+        if (query["resolver"], query["transport"], query["outcome"]) == (victim, "udp", "lost")
+    ]
+    assert 0 < len(lost) <= hit <= seen, "what was reported lost was dropped (glibc's own queries are in the count)"
+
+
+def test_one_query_in_a_hundred_is_no_finding(place):
+    with place.at_router("forward", "udp dport 53 numgen random mod 100 < 1 drop"):
+        ran = place.netdiag(place.dsn_of(NAME), budget="60s")
+    assert ran.causes == [], ran
+
+
+@contextmanager
+def etc(place: Incident, name: str, text: str) -> Iterator[None]:
+    """``ip netns exec`` puts a file in its place as it does with resolv.conf."""
+    path = resolv_conf(place.client).with_name(name)
+    path.write_text(text)
     try:
-        healthy(place.netdiag(place.dsn_of("db.lame.test")))
+        yield
     finally:
-        hosts.unlink()
+        path.unlink()
+
+
+def test_a_name_in_etc_hosts_needs_no_resolver(place):
+    with etc(place, "hosts", f"127.0.0.1 localhost\n{SERVER} db.lame.test\n"):
+        healthy(place.netdiag(place.dsn_of("db.lame.test")))
+
+
+@pytest.mark.skipif(not Path("/etc/nsswitch.conf").exists(), reason="no /etc/nsswitch.conf to put another over")
+def test_a_host_that_does_not_ask_dns(place):
+    with etc(place, "nsswitch.conf", "passwd: files\nhosts: files\n"):
+        cause = only(place.netdiag(place.dsn_of(NAME)), "dns.host-lookup")
+    assert cause["subject"]["name"] == NAME
+    assert f"{FIRST} gives {SERVER}" in cause["statement"]
+
+
+def test_a_host_without_a_nameserver_asks_itself(place):
+    """resolv.conf(5): 127.0.0.1, where nothing listens."""
+    with place.resolvers():
+        cause = only(place.netdiag(place.dsn_of(NAME)), "dns.resolver-down")
+    assert cause["subject"]["resolver"] == "127.0.0.1"
+
+
+def test_a_bogus_zone_is_told_by_asking_without_checking(place):
+    """Whether or not a resolver sends the extended error, its answer with CD set decides (RFC 4035 3.2.2)."""
+    with place.resolvers(SECOND):
+        cause = only(place.netdiag(place.dsn_of("db.bogus.test")), "dns.servfail")
+    assert "with checking disabled (CD) it answers" in cause["statement"]
+    assert "DS record" in cause["actions"][0]["step"]
