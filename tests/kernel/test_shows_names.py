@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -201,3 +203,68 @@ def test_a_bogus_zone_is_told_by_asking_without_checking(place):
         cause = only(place.netdiag(place.dsn_of("db.bogus.test")), "dns.servfail")
     assert "with checking disabled (CD) it answers" in cause["statement"]
     assert "DS record" in cause["actions"][0]["step"]
+
+
+# One name server answers every question over UDP with ``sys.argv[2]``'s kind of answer, by hand (RFC 1035 4.1): the
+# codec of the code under test has no part in it. TCP is refused, as small forwarders do.
+RESPONDER = """
+import socket, sys, threading, time
+address, kind, given = sys.argv[1:]
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.bind((address, 53))
+print("ready", flush=True)
+
+def answer(query, peer):
+    end = query.index(b"\\0", 12) + 5
+    question, wants_a = query[12:end], query[end - 4 : end - 2] == b"\\0\\1"
+    record = b"\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\x3c\\0\\4" + socket.inet_aton(given)
+    full = b"\\x81\\x80\\0\\1" + (b"\\0\\1" if wants_a else b"\\0\\0") + b"\\0\\0\\0\\0" + question + record * wants_a
+    if kind == "edns" and query[10:12] == b"\\0\\1":
+        return
+    if kind == "late":
+        time.sleep(2.6)
+    lame = b"\\x81\\0\\0\\1\\0\\0\\0\\0\\0\\0" + question
+    body = {"lame": lame, "junk": b"\\x81\\x80" + b"\\xff" * 40}.get(kind, full)
+    sock.sendto(query[:2] + body, peer)
+
+while True:
+    threading.Thread(target=answer, args=sock.recvfrom(4096), daemon=True).start()
+"""
+
+
+@contextmanager
+def responder(place: Incident, kind: str) -> Iterator[None]:
+    """At CLOSED, while the block lasts."""
+    words = (sys.executable, "-c", RESPONDER, CLOSED, kind, SERVER)
+    process = place.server.spawn(*words, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "status", "said"),
+    [
+        ("lame", "dns.refused", 1, "a referral instead of an answer"),
+        ("late", "dns.loss", 1, "answers late: in 2.6"),
+        ("junk", "dns.resolver-down", 2, "sends what is no answer"),
+    ],
+)
+def test_a_first_resolver_of_the_wrong_kind(place, kind, code, status, said):
+    """glibc asks the second at once after a referral, waits for the late one, and waits out what it cannot read."""
+    with responder(place, kind), place.resolvers(CLOSED, SECOND):
+        cause = only(place.netdiag(place.dsn_of(NAME)), code, status)
+    assert cause["subject"]["resolver"] == CLOSED
+    assert said in cause["statement"]
+
+
+def test_a_resolver_that_drops_edns_serves_a_host_that_sends_none(place):
+    with responder(place, "edns"), place.resolvers(CLOSED, SECOND):
+        ran = place.netdiag(place.dsn_of(NAME))
+    healthy(ran)
+    assert {note["code"] for note in ran.found("note")} == {"dns.loss", "dns.tcp-blocked"}
+    assert any("no query with EDNS" in note["statement"] for note in ran.found("note"))
