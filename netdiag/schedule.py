@@ -8,8 +8,7 @@ route and packet sizes time nothing, and run beside each other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from netdiag.diagnosis.thresholds import LINK_LOSS
@@ -22,7 +21,7 @@ from probes.latency import LatencyMeasurement, LatencyOptions
 from probes.loss import LossOptions
 from probes.model import Measurement, MeasurementOutcome, Outcome, Target, value
 from probes.mtu import MtuOptions
-from probes.names import NamesMeasurement, NamesOptions
+from probes.names import DnsQuery, NamesMeasurement, NamesOptions
 from probes.path import PathMeasurement, PathOptions
 from probes.ports import PortsMeasurement, PortsOptions, PortState
 from probes.routing import RoutingOptions
@@ -30,7 +29,7 @@ from probes.routing import RoutingOptions
 MOST_ADDRESSES = 8  # of one name: enough for a balancer in every zone, few enough to stay polite
 LOSS_ATTEMPTS, LOSS_INTERVAL_S = 120, 0.2  # 24 s at most: an accident is told from loss, and the budget holds it
 LOSS_IN_FLIGHT = 5  # batches of a second each: a lost packet is known as such, and not as late, after four
-NAME_ROUNDS = 5  # of a name whose queries are lost in part: ten questions and more to each resolver
+NAME_SAMPLES = 150  # queries to one resolver at most; fifty answered ones rule out that one in ten is lost
 RECHECK_S = 20.0  # for a backend's health check to fail as often as takes it out; its interval is cut to fit in
 ROUTE_S = 10.0  # between two walks of a path whose normal networks are known: a route that comes and goes
 SAMPLE_S = 5.0  # length of one piece of the light sampling: what an interruption can cost
@@ -78,9 +77,7 @@ class Schedule:
 
     def _wanted(self, evidence: Evidence, finished: dict[str, Measurement[Any]], elapsed_s: float) -> Iterator[Request]:
         yield from self._routers(finished, elapsed_s)
-        for endpoint in self._plan.endpoints:
-            if endpoint.address is None and not is_address(endpoint.host):
-                yield from self._names(endpoint, evidence)
+        yield from self._names(finished)
         for endpoint in self._plan.endpoints:
             yield from self._balancer(endpoint, evidence)
         chains = [
@@ -130,28 +127,47 @@ class Schedule:
             sampling=ordinal > 1,
         )
 
-    def _names(self, endpoint: Endpoint, evidence: Evidence) -> Iterator[Request]:
-        """Once; and over UDP again where queries are lost and others answered: a few questions tell no ratio."""
-        known = evidence.of(NamesMeasurement, host=endpoint.host)
-        rounds = NAME_ROUNDS if _loses_queries(known) else 1
-        options = _names_options(endpoint.host, self._plan.dns.resolvers)
-        for ordinal in range(1, min(rounds, len(known) + 1) + 1):
-            yield Request(
-                id=f"{self._settings.vantage}/names/{endpoint.host}/{ordinal}",
-                probe="names",
-                target=Target(host=endpoint.host),
-                options=options if ordinal == 1 else replace(options, transports=("udp",)),
-            )
+    def _names(self, finished: dict[str, Measurement[Any]]) -> Iterator[Request]:
+        """Every name once; then, at a name that it knows, each resolver's share of lost queries."""
+        hosts = [e.host for e in self._plan.endpoints if e.address is None and not is_address(e.host)]
+        asked = [self._name(host, 1, _names_options(host, self._plan.dns.resolvers)) for host in dict.fromkeys(hosts)]
+        yield from asked
+        if not all(request.id in finished for request in asked):
+            return
+        for host, resolvers in _sampled(finished[request.id].data for request in asked).items():
+            options = NamesOptions(resolvers=resolvers, transports=(), lookup=False, samples=NAME_SAMPLES)
+            yield self._name(host, 2, options)
+
+    def _name(self, host: str, ordinal: int, options: NamesOptions) -> Request:
+        id_ = f"{self._settings.vantage}/names/{host}/{ordinal}"
+        return Request(id=id_, probe="names", target=Target(host=host), options=options)
 
 
-def _loses_queries(known: tuple[Measurement[NamesMeasurement], ...]) -> bool:
-    """One resolver left a datagram unanswered and answered another."""
-    outcomes: dict[str, set[bool]] = {}
-    for measurement in known:
-        for query in measurement.data.queries if measurement.data else ():
-            if query.transport == "udp" and query.outcome is not Outcome.NOT_SENT:
-                outcomes.setdefault(query.resolver, set()).add(query.outcome is Outcome.LOST)
-    return any(len(seen) == 2 for seen in outcomes.values())
+def _sampled(measured: Iterable[NamesMeasurement | None]) -> dict[str, tuple[str, ...]]:
+    """Which resolver to sample at which name. One that only fails is not sampled: its errors tell enough, and their
+    time is that of its own servers."""
+    best: dict[str, tuple[int, str]] = {}
+    for data in measured:
+        for resolver in data.resolvers if data else ():
+            rank = _fitness([q for q in data.queries if q.resolver == resolver]) if data else 0
+            if data and rank > best.get(resolver, (-1, ""))[0]:
+                best[resolver] = rank, data.name
+    hosts: dict[str, tuple[str, ...]] = {}
+    for resolver, (rank, host) in best.items():
+        if rank:
+            hosts[host] = (*hosts.get(host, ()), resolver)
+    return hosts
+
+
+def _fitness(queries: list[DnsQuery]) -> int:
+    """3: it gave an address over UDP; 2: it settled the name; 1: it was silent, and may be slow; 0: anything else."""
+    datagrams = [query for query in queries if query.transport == "udp"]
+    if any(query.answers for query in datagrams):
+        return 3
+    settled = (query for query in datagrams if query.rcode in ("NOERROR", "NXDOMAIN"))
+    if any({"AA", "RA"}.intersection(query.flags) for query in settled):
+        return 2
+    return int(bool(datagrams) and all(query.outcome is Outcome.LOST for query in datagrams))
 
 
 class _AddressChain:
@@ -458,8 +474,9 @@ def addresses_of(endpoint: Endpoint, evidence: Evidence) -> tuple[str, ...]:
         return (endpoint.host,)  # a zone ("fe80::1%eth0") says which link: without it nothing can be dialled
     found: dict[str, None] = {}
     for measurement in evidence.of(NamesMeasurement, host=endpoint.host):
-        found.update(dict.fromkeys(measurement.data.system.addresses if measurement.data else ()))
+        found.update(dict.fromkeys(measurement.data.looked_up if measurement.data else ()))
     for measurement in evidence.of(NamesMeasurement, host=endpoint.host):
         for query in measurement.data.queries if measurement.data else ():
-            found.update((record.value, None) for record in query.answers if record.type in ("A", "AAAA"))
+            records = () if query.how == "unchecked" else query.answers  # bogus data is not to be dialled
+            found.update((record.value, None) for record in records if record.type in ("A", "AAAA"))
     return tuple(found)[:MOST_ADDRESSES]

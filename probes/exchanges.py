@@ -172,6 +172,7 @@ class DnsRequest:
     transport: str = "udp"  # or "tcp"
     port: int = 53
     timeout_s: float = 3.0
+    late_s: float = 0.0  # beyond the timeout, UDP: an answer that comes then is LATE
 
 
 @value
@@ -182,6 +183,7 @@ class DnsReply:
     seconds: float
     payload: bytes | None = None
     failure: Failure | None = None
+    strays: int = 0  # datagrams from the server that were no answer: another id, or too short to have one
 
 
 @value

@@ -134,7 +134,7 @@ def answered(case: Case, endpoint: Endpoint) -> bool:
     if any(m.data and m.data.rtt.n > 0 for m in case.evidence.of(LatencyMeasurement, endpoint=endpoint.name)):
         return True
     names = case.evidence.of(NamesMeasurement, host=endpoint.host)
-    resolved = any(m.data and m.data.system.addresses for m in names)
+    resolved = any(m.data and m.data.looked_up for m in names)
     return endpoint.port is None and not is_address(endpoint.host) and resolved
 
 

@@ -102,7 +102,9 @@ def _dialled(case: Case, endpoint: Endpoint) -> tuple[Place, ...]:
         known = addresses_of(case.evidence, endpoint)
         addresses: tuple[str | None, ...] = (endpoint.address or known[0],)
     else:
-        looked_up = [m.data.system for m in case.evidence.of(NamesMeasurement, host=endpoint.host) if m.data]
+        looked_up = [
+            m.data.system for m in case.evidence.of(NamesMeasurement, host=endpoint.host) if m.data and m.data.system
+        ]
         addresses = tuple(dict.fromkeys(a for system in looked_up for a in system.addresses)) or (None,)
     return tuple(Place(endpoint=endpoint, address=address, port=port) for address in addresses)
 
@@ -120,7 +122,9 @@ def _step(case: Case, place: Place, choices: Alternatives) -> Step:
 
 
 def _unresolved(case: Case, place: Place) -> Step:
-    failed = [m.data.system for m in case.evidence.of(NamesMeasurement, host=place.endpoint.host) if m.data]
+    failed = [
+        m.data.system for m in case.evidence.of(NamesMeasurement, host=place.endpoint.host) if m.data and m.data.system
+    ]
     if not failed:
         return Step(place=place, meeting=Meeting.UNKNOWN)
     return Step(place=place, meeting=Meeting.PASSED_BY, seconds=min(system.seconds for system in failed))

@@ -232,6 +232,14 @@ class Fill:
 
 
 @value
+class NameSources:
+    """Where a host looks names up: the hosts line of its nsswitch.conf(5)."""
+
+    host: str
+    sources: str
+
+
+@value
 class Startup:
     """The startup parameters of a YugabyteDB node, by a proxy on the wire that rewrites the server's own."""
 
@@ -262,6 +270,7 @@ Fault = (
     | Mss
     | Stream
     | Fill
+    | NameSources
     | Startup
 )
 
@@ -288,6 +297,7 @@ KINDS: dict[str, type[Any]] = {
     "mss": Mss,
     "stream": Stream,
     "fill": Fill,
+    "name-sources": NameSources,
     "startup": Startup,
 }
 

@@ -24,6 +24,7 @@ from netdiag.lab.patience import wait_while
 from netdiag.lab.postgres import TlsFiles
 from netdiag.lab.services.haproxy import BALANCER
 from netdiag.lab.topology import Family
+from netdiag.lab.wiring import write_name_sources
 from netdiag.lab.world import World
 
 READY_S = 60.0
@@ -395,6 +396,14 @@ def _resolver(stage: Stage, fault: kind.Resolver) -> None:
 # This host
 
 
+def _name_sources(stage: Stage, fault: kind.NameSources) -> None:
+    write_name_sources(stage.world.hosts[fault.host].namespace, fault.sources)
+
+
+def _usual_name_sources(world: World, fault: kind.NameSources) -> None:
+    write_name_sources(world.hosts[fault.host].namespace)
+
+
 def _stream(stage: Stage, fault: kind.Stream) -> None:
     stage.prop(fault.source, "stream", stage.world.hosts[fault.to].address(4), str(fault.bits_per_s))
 
@@ -434,10 +443,12 @@ _DO: dict[type, Callable[[Stage, Any], None]] = {
     kind.Stream: _stream,
     kind.Fill: _fill,
     kind.Startup: _startup,
+    kind.NameSources: _name_sources,
 }
 _UNDO: dict[type, Callable[[World, Any], None]] = {
     kind.Sql: _unsql,
     kind.Route: _unroute,
     kind.Barred: _unbarred,
     kind.Mss: _unmss,
+    kind.NameSources: _usual_name_sources,
 }

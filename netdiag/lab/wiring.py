@@ -67,8 +67,14 @@ def _write_etc(folder: Path, host: str, topology: Topology) -> None:
     (folder / "resolv.conf").write_text(servers)
     own = "".join(f"{topology.address(host, family)} {host}.{DOMAIN} {host}\n" for family in _FAMILIES)
     (folder / "hosts").write_text(f"127.0.0.1 localhost {socket.gethostname()}\n::1 localhost\n{own}")
+    write_name_sources(folder.name)
+
+
+def write_name_sources(namespace: str, sources: str = "files dns") -> None:
+    """nsswitch.conf(5) of one host; nothing where the machine has none to put it over."""
     if Path("/etc/nsswitch.conf").exists():
-        (folder / "nsswitch.conf").write_text("passwd: files\ngroup: files\nhosts: files dns\nservices: files\n")
+        text = f"passwd: files\ngroup: files\nhosts: {sources}\nservices: files\n"
+        (NETNS_ETC / namespace / "nsswitch.conf").write_text(text)
 
 
 def connect(topology: Topology, world_id: str) -> None:

@@ -111,6 +111,8 @@ def _names(data: NamesMeasurement) -> str:
 
 def _system(data: NamesMeasurement) -> str:
     system = data.system
+    if system is None:
+        return "getaddrinfo not asked"
     if system.failure is not None:
         return f"getaddrinfo {_why(system.failure)} after {duration(system.seconds)}"
     return f"getaddrinfo {', '.join(system.addresses) or 'no address'} in {duration(system.seconds)}"

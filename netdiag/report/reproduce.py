@@ -74,14 +74,25 @@ def _names(measurement: Measurement[Any]) -> str:
         return _words("getent", "ahosts", name)
     if query is None:
         return _words(*base, *_question(name, "A"))
+    if query.sampled:  # a share is not to be had from one question
+        return f"{_netdiag(measurement)} {_sample_settings(measurement)}"
     transport = ("+tcp",) if query.transport == "tcp" else ()
-    return _words(*base, *transport, *_server(query.resolver), *_question(name, query.record_type))
+    return _words(*base, *transport, *_DIG[query.how], *_server(query.resolver), *_question(name, query.record_type))
+
+
+_DIG: dict[str, tuple[str, ...]] = {"edns": (), "plain": ("+noedns",), "unchecked": ("+cdflag",)}
 
 
 def _telling_query(data: NamesMeasurement) -> DnsQuery | None:
     """The first question that went wrong, else the first one asked."""
     wrong = (query for query in data.queries if query.outcome is not Outcome.ANSWERED or query.rcode != "NOERROR")
     return next(wrong, next(iter(data.queries), None))
+
+
+def _sample_settings(measurement: Measurement[Any]) -> str:
+    samples, resolvers = measurement.options.get("samples"), measurement.options.get("resolvers") or ()
+    of = ("--set", f"resolvers={','.join(resolvers)}") if resolvers else ()
+    return _words("--set", f"samples={samples}", *of)
 
 
 def _server(resolver: str) -> tuple[str, ...]:

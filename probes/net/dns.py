@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from dataclasses import replace
 
 from probes.contract import Clock
 from probes.exchanges import DnsReply, DnsRequest, HandshakeRequest
@@ -21,8 +22,6 @@ from probes.net.tcp import attempt
 _LARGEST = 65535
 _HEADER = 12
 
-_Result = tuple[Outcome, bytes | None, Failure | None]
-
 
 async def exchange(request: DnsRequest, clock: Clock) -> DnsReply:
     """``transport`` "udp" or "tcp"; over TCP the time includes the handshake. Raises ValueError for any other."""
@@ -30,11 +29,11 @@ async def exchange(request: DnsRequest, clock: Clock) -> DnsReply:
     if request.transport not in transports:
         raise ValueError(f"no such DNS transport: {request.transport}")
     started = clock.monotonic()
-    outcome, payload, failure = await transports[request.transport](request, clock)
-    return DnsReply(outcome=outcome, seconds=clock.monotonic() - started, payload=payload, failure=failure)
+    reply = await transports[request.transport](request, clock)
+    return replace(reply, seconds=clock.monotonic() - started)
 
 
-async def _over_udp(request: DnsRequest, clock: Clock) -> _Result:
+async def _over_udp(request: DnsRequest, clock: Clock) -> DnsReply:
     deadline = clock.monotonic() + request.timeout_s
     try:
         sock = probe_socket(request.server, socket.SOCK_DGRAM)
@@ -49,8 +48,9 @@ async def _over_udp(request: DnsRequest, clock: Clock) -> _Result:
         return await _answer(sock, request, deadline, clock)
 
 
-async def _answer(sock: socket.socket, request: DnsRequest, deadline: float, clock: Clock) -> _Result:
-    while await readable(sock, deadline - clock.monotonic()):
+async def _answer(sock: socket.socket, request: DnsRequest, deadline: float, clock: Clock) -> DnsReply:
+    strays = 0
+    while await readable(sock, deadline + request.late_s - clock.monotonic()):
         try:
             payload = sock.recv(_LARGEST)
         except BlockingIOError:
@@ -59,16 +59,18 @@ async def _answer(sock: socket.socket, request: DnsRequest, deadline: float, clo
         except OSError as error:
             return _broken(error, "receive", take_icmp(sock), request.server)
         if len(payload) >= _HEADER and payload[:2] == request.payload[:2]:
-            return Outcome.ANSWERED, payload, None
-    return Outcome.LOST, None, timed_out("receive")
+            outcome = Outcome.ANSWERED if clock.monotonic() <= deadline else Outcome.LATE
+            return DnsReply(outcome=outcome, seconds=0.0, payload=payload, strays=strays)
+        strays += 1
+    return DnsReply(outcome=Outcome.LOST, seconds=0.0, failure=timed_out("receive"), strays=strays)
 
 
-async def _over_tcp(request: DnsRequest, clock: Clock) -> _Result:
+async def _over_tcp(request: DnsRequest, clock: Clock) -> DnsReply:
     deadline = clock.monotonic() + request.timeout_s
     connection = HandshakeRequest(address=request.server, port=request.port, timeout_s=request.timeout_s)
     tried = await attempt(connection, clock)
     if tried.sock is None:
-        return tried.handshake.outcome, None, tried.handshake.failure
+        return DnsReply(outcome=tried.handshake.outcome, seconds=0.0, failure=tried.handshake.failure)
     with tried.sock:
         stream = RawStream(tried.sock, clock, tried.pending_errno)
         try:
@@ -77,11 +79,12 @@ async def _over_tcp(request: DnsRequest, clock: Clock) -> _Result:
             payload = await _exactly(stream, length, deadline)
         except NetworkFailure as broken:
             lost = broken.failure.kind is FailureKind.TIMEOUT
-            return Outcome.LOST if lost else Outcome.FAILED, None, broken.failure
+            outcome = Outcome.LOST if lost else Outcome.FAILED
+            return DnsReply(outcome=outcome, seconds=0.0, failure=broken.failure)
     if len(payload) < _HEADER or payload[:2] != request.payload[:2]:
         failure = Failure(kind=FailureKind.PROTOCOL, operation="receive", detail="no DNS message with our id")
-        return Outcome.FAILED, None, failure
-    return Outcome.ANSWERED, payload, None
+        return DnsReply(outcome=Outcome.FAILED, seconds=0.0, failure=failure)
+    return DnsReply(outcome=Outcome.ANSWERED, seconds=0.0, payload=payload)
 
 
 async def _exactly(stream: RawStream, size: int, deadline: float) -> bytes:
@@ -94,6 +97,6 @@ async def _exactly(stream: RawStream, size: int, deadline: float) -> bytes:
     return received
 
 
-def _broken(error: OSError, operation: str, icmp: IcmpError | None, server: str) -> _Result:
+def _broken(error: OSError, operation: str, icmp: IcmpError | None, server: str) -> DnsReply:
     outcome, failure = classify(error, operation, icmp, canonical(server))
-    return outcome, None, failure
+    return DnsReply(outcome=outcome, seconds=0.0, failure=failure)

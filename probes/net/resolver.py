@@ -10,10 +10,11 @@ from probes.exchanges import ResolverConfig
 DEFAULT_PATH = Path("/etc/resolv.conf")
 _MOST_NAMESERVERS = 3  # MAXNS
 _LARGEST_FILE = 1 << 20
+_NO_NAMESERVER = ("127.0.0.1",)  # resolv.conf(5): without any, "the name server on the local machine"
 
 
 def read_resolver_config(path: Path = DEFAULT_PATH) -> ResolverConfig:
-    """The file's settings; an absent or unreadable file is an empty one, and glibc then asks 127.0.0.1."""
+    """The file's settings; an absent or unreadable file is an empty one."""
     try:
         with path.open("rb") as file:
             text = file.read(_LARGEST_FILE).decode("utf-8", "replace")
@@ -23,7 +24,8 @@ def read_resolver_config(path: Path = DEFAULT_PATH) -> ResolverConfig:
 
 
 def parse_resolver_config(text: str, source: str) -> ResolverConfig:
-    """The first three valid nameservers; of ``search`` and ``domain`` the last line counts; options add up."""
+    """The first three valid nameservers, 127.0.0.1 where there is none; of ``search`` and ``domain`` the last line
+    counts; options add up."""
     nameservers: list[str] = []
     search: tuple[str, ...] = ()
     options: list[str] = []
@@ -36,7 +38,7 @@ def parse_resolver_config(text: str, source: str) -> ResolverConfig:
         elif keyword == "options":
             options.extend(values)
     return ResolverConfig(
-        nameservers=tuple(nameservers[:_MOST_NAMESERVERS]),
+        nameservers=tuple(nameservers[:_MOST_NAMESERVERS]) or _NO_NAMESERVER,
         search=search,
         options=tuple(dict.fromkeys(options)),
         source=source,

@@ -1,8 +1,8 @@
 """DNS messages as bytes: one question out, one answer in. dnspython builds and parses; no socket is near.
 
-Queries carry EDNS (RFC 6891) with a payload of 1232 bytes, so that extended errors (RFC 8914) can come back and
-nothing needs IP fragments, and ask for recursion. An answer with an error rcode is an answer; what is not an answer
-to this question raises NetworkFailure with the kind PROTOCOL.
+Queries ask for recursion and carry, unless told otherwise, EDNS (RFC 6891) with a payload of 1232 bytes, so that
+extended errors (RFC 8914) can come back and nothing needs IP fragments. An answer with an error rcode is an answer;
+what is not an answer to this question raises NetworkFailure with the kind PROTOCOL.
 """
 
 from __future__ import annotations
@@ -55,20 +55,28 @@ class Reply:
     answers: tuple[ReplyRecord, ...]  # the answer section in its order
 
 
-def question(name: str, record_type: str, *, message_id: int | None = None) -> Question:
+def question(
+    name: str, record_type: str, *, message_id: int | None = None, edns: bool = True, checking: bool = True
+) -> Question:
     """A recursive query in class IN. ``name`` is taken as absolute: no search list is applied.
 
-    Raises ValueError for a name or a type that DNS cannot carry.
+    Without ``edns`` it is what glibc sends by default; without ``checking`` a validating resolver hands over what it
+    found bogus (CD, RFC 4035 3.2.2). Raises ValueError for a name or a type that DNS cannot carry.
     """
     import dns.exception
+    import dns.flags
     import dns.message
     import dns.rdatatype
 
     number = secrets.randbits(16) if message_id is None else message_id
     try:
-        message = dns.message.make_query(name, record_type, use_edns=0, payload=PAYLOAD_BYTES, id=number)
+        message = dns.message.make_query(name, record_type, id=number)
     except (dns.exception.DNSException, UnicodeError) as error:
         raise ValueError(clean_text(f"not a DNS question: {name} {record_type}: {error}")) from error
+    if edns:
+        message.use_edns(0, payload=PAYLOAD_BYTES)
+    if not checking:
+        message.flags |= dns.flags.CD
     return Question(name=name, record_type=record_type, id=number, wire=message.to_wire())
 
 

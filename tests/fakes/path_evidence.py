@@ -12,7 +12,7 @@ from probes.latency import LatencyMeasurement
 from probes.loss import LossMeasurement
 from probes.model import Failure, FailureKind, Measurement, Outcome, Target
 from probes.mtu import DatagramTrial, DirectionMtu, MtuMeasurement
-from probes.names import DnsQuery, ExtendedError, NamesMeasurement, Record
+from probes.names import DnsQuery, ExtendedError, How, NamesMeasurement, Record
 from probes.sampling import RttSample, loss_count, rtt_summary
 from tests.fakes.evidence import measured, target
 
@@ -33,8 +33,13 @@ def query(
     ede: int | None = None,
     flags: tuple[str, ...] = ("RD", "RA"),
     operation: str = "receive",
+    how: How = "edns",
+    sampled: bool = False,
+    strays: int = 0,
+    aliases: Sequence[str] = (),
 ) -> DnsQuery:
-    silent = outcome is not Outcome.ANSWERED
+    silent = outcome not in (Outcome.ANSWERED, Outcome.LATE)
+    chain = tuple(Record(type="CNAME", value=alias, ttl_s=60) for alias in aliases)
     return DnsQuery(
         resolver=resolver,
         record_type=kind,
@@ -45,8 +50,11 @@ def query(
         rcode=None if silent else rcode,
         extended_errors=() if ede is None else (ExtendedError(code=ede, text=""),),
         flags=flags,
-        answers=tuple(Record(type=kind, value=address, ttl_s=60) for address in addresses),
+        answers=(*chain, *(Record(type=kind, value=address, ttl_s=60) for address in addresses)),
         failure=Failure(kind=FailureKind.TIMEOUT, operation=operation) if silent else None,
+        how=how,
+        sampled=sampled,
+        strays=strays,
     )
 
 
@@ -66,6 +74,22 @@ def same(resolver: str = FIRST, *, transports: Sequence[str] = ("udp", "tcp"), *
         for transport in transports
         for kind in ("A", "AAAA")
         for attempt in (1, 2)
+    ]
+
+
+def repeated(fates: Iterable[Outcome], resolver: str = FIRST, **each: Any) -> list[DnsQuery]:
+    """Repeated questions, A and AAAA, with EDNS and without in turn."""
+    return [
+        query(
+            resolver,
+            ("A", "AAAA")[number % 2],
+            outcome=fate,
+            attempt=number + 1,
+            how="plain" if number % 4 > 1 else "edns",
+            sampled=True,
+            **each,
+        )
+        for number, fate in enumerate(fates)
     ]
 
 

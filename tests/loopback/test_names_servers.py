@@ -6,6 +6,7 @@ so that everything in it is bogus: SERVFAIL with an extended error.
 
 from __future__ import annotations
 
+import random
 import socket
 import subprocess
 import threading
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -353,3 +355,113 @@ async def test_an_answer_to_another_question_is_not_taken():
         measured = await ask("db.lab.test", port, timeout_s=1.0, transports=("udp",))
     (query,) = measured.queries
     assert (query.outcome, query.rcode) == (Outcome.FAILED, None)
+
+
+# What a hostile or broken server sends; each is recorded as what it was, and none is waited for beyond the timeout
+
+
+def noerror(query: bytes, flags: bytes = b"\x81\x80") -> bytes:
+    """An empty NOERROR with RA: hand-made, without EDNS."""
+    end = query.index(b"\0", 12) + 5
+    return query[:2] + flags + b"\0\1\0\0\0\0\0\0" + query[12:end]
+
+
+def has_edns(query: bytes) -> bool:
+    return query[10:12] == b"\0\1"
+
+
+def looping(query: bytes) -> bytes:
+    """An answer whose name is a compression pointer to itself (RFC 1035 4.1.4)."""
+    end = query.index(b"\0", 12) + 5
+    pointer = bytes([0xC0 | end >> 8, end & 0xFF])
+    return query[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + query[12:end] + pointer + b"\0\1\0\1\0\0\0\x3c\0\4\x7f\0\0\1"
+
+
+@pytest.mark.parametrize(
+    ("junk", "outcome", "strays"),
+    [
+        (lambda query: bytes([query[0] ^ 1]) + noerror(query)[1:], Outcome.LOST, 1),
+        (lambda query: b"", Outcome.LOST, 1),
+        (lambda query: query[:11], Outcome.LOST, 1),
+        (lambda query: query[:2] + b"\x81\x80" + bytes(8), Outcome.FAILED, 0),  # a header without the question
+        (lambda query: query, Outcome.FAILED, 0),  # the query itself, reflected
+        (looping, Outcome.FAILED, 0),
+        (lambda query: noerror(query) + b"\xff" * 60_000, Outcome.ANSWERED, 0),  # trailing bytes harm nobody
+    ],
+    ids=["other id", "empty", "cut", "header", "reflected", "compression loop", "trailing"],
+)
+async def test_junk_is_recorded_as_what_it_is(junk, outcome, strays):
+    with udp_server(lambda ordinal, query: junk(query)) as port:
+        measured = await ask("db.lab.test", port, timeout_s=0.5, transports=("udp",))
+    first = measured.queries[0]
+    assert (first.outcome, first.strays) == (outcome, strays)
+
+
+async def test_a_server_that_drops_edns_answers_the_second_attempt():
+    with udp_server(lambda ordinal, query: None if has_edns(query) else noerror(query)) as port:
+        measured = await ask("db.lab.test", port, timeout_s=0.5, transports=("udp",), types=("A", "AAAA"))
+    assert [(q.record_type, q.how, q.outcome, q.edns) for q in measured.queries] == [
+        (kind, how, outcome, edns)
+        for kind in ("A", "AAAA")
+        for how, outcome, edns in (("edns", Outcome.LOST, None), ("plain", Outcome.ANSWERED, False))
+    ]
+
+
+@pytest.mark.needs("knotd", "unbound")
+async def test_what_is_bogus_is_answered_without_checking(unbound):
+    checked, unchecked, by_tcp = (await ask("db.bogus.test", unbound)).queries
+    assert (checked.rcode, by_tcp.rcode) == ("SERVFAIL", "SERVFAIL")
+    assert (unchecked.how, unchecked.rcode, told(unchecked)[0][1]) == ("unchecked", "NOERROR", "192.0.2.66")
+    assert "CD" in unchecked.flags
+
+
+@pytest.mark.needs("knotd", "unbound", "dig")
+def test_dig_sees_the_same_without_checking(unbound):
+    words = ["dig", "+noall", "+answer", "+tries=1", "@127.0.0.1", "-p", str(unbound), "db.bogus.test", "A"]
+    checked = subprocess.run(words, capture_output=True, text=True, check=True, timeout=30).stdout
+    unchecked = subprocess.run([*words, "+cdflag"], capture_output=True, text=True, check=True, timeout=30).stdout
+    assert ("192.0.2.66" in checked, "192.0.2.66" in unchecked) == (False, True)
+
+
+async def sampled(port: int, **options: Any) -> tuple[DnsQuery, ...]:
+    clock = SystemClock()
+    async with LoopbackNetwork(clock) as real:
+        context = Context(network=real, clock=clock, vantage=Vantage(name="test"), deadline=clock.monotonic() + 60)
+        wanted = NamesOptions(resolvers=(f"127.0.0.1#{port}",), transports=(), lookup=False, samples=150, **options)
+        return (await measure(context, Target(host="db.lab.test"), wanted)).queries
+
+
+@pytest.mark.needs("knotd")
+async def test_a_healthy_server_is_asked_fifty_times(knot):
+    queries = await sampled(knot)
+    assert len(queries) == 50
+    assert {(q.outcome, q.rcode, q.answers) for q in queries} == {(Outcome.ANSWERED, "NOERROR", ())}
+
+
+@pytest.mark.parametrize("seed", [5, 6])
+async def test_a_lossy_server_is_counted_as_it_lost(seed):
+    """The server keeps its own book of what it left unanswered."""
+    draw, left = random.Random(seed), []
+    share = draw.uniform(0.2, 0.6)
+
+    def answer(ordinal: int, query: bytes) -> bytes | None:
+        left.append(draw.random() < share)
+        return None if left[-1] else noerror(query)
+
+    with udp_server(answer) as port:
+        queries = await sampled(port, timeout_s=0.3, late_s=0.0)
+    assert sum(q.outcome is Outcome.LOST for q in queries) == sum(left), (seed, share)
+    assert len(queries) == len(left) < 150, "settled before the cap"
+
+
+async def test_a_late_answer_is_late_and_not_lost():
+    def answer(ordinal: int, query: bytes) -> bytes:
+        if ordinal == 0:
+            time.sleep(0.6)  # the rest comes behind it: the server has one thread
+        return noerror(query)
+
+    with udp_server(answer) as port:
+        queries = await sampled(port, timeout_s=0.3, late_s=10.0, interval_s=0.0)
+    assert {q.outcome for q in queries[:10]} == {Outcome.LATE}
+    assert min(q.seconds for q in queries) > 0.3
+    assert len(queries) == 10, "late is not asked on"

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -66,6 +67,7 @@ async def test_only_the_matching_answer_of_the_asked_server_counts():
     with udp_server(answer) as port:
         reply = await ask(port)
     assert (reply.outcome, reply.payload, reply.failure) == (Outcome.ANSWERED, ANSWER, None)
+    assert reply.strays == 3, "a stranger's never reached the connected socket"
 
 
 async def test_a_silent_server_is_lost():
@@ -74,6 +76,17 @@ async def test_a_silent_server_is_lost():
     assert reply.outcome is Outcome.LOST
     assert reply.failure is not None
     assert reply.failure.kind is FailureKind.TIMEOUT
+
+
+async def test_an_answer_after_the_timeout_is_late():
+    def answer(sock: socket.socket, peer) -> None:
+        time.sleep(0.5)
+        sock.sendto(ANSWER, peer)
+
+    with udp_server(answer) as port:
+        reply = await ask(port, timeout_s=0.2, late_s=10.0)
+    assert (reply.outcome, reply.payload) == (Outcome.LATE, ANSWER)
+    assert reply.seconds >= 0.5
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import dns.flags
 import dns.message
@@ -14,7 +15,15 @@ import pytest
 from probes.contract import ProbeUnavailable
 from probes.exchanges import DnsReply, DnsRequest, HostLookup, ResolverConfig
 from probes.model import Failure, FailureKind, Outcome, Target
-from probes.names import NamesOptions, ResolverAddress, ResolverStepper, measure, resolver_address
+from probes.names import (
+    Ask,
+    NamesOptions,
+    ResolverAddress,
+    ResolverStepper,
+    SampleStepper,
+    measure,
+    resolver_address,
+)
 from probes.wire.dns import question
 from tests.fakes.clock import FakeClock
 from tests.fakes.network import ScriptedNetwork, context
@@ -74,10 +83,118 @@ async def test_every_type_over_every_transport_once_when_answered():
     assert measured.resolvers == ("192.0.2.53",)
 
 
-@pytest.mark.parametrize("rcode", ["NXDOMAIN", "SERVFAIL", "REFUSED"])
+@pytest.mark.parametrize("rcode", ["NXDOMAIN", "REFUSED"])
 async def test_an_error_rcode_is_an_answer_and_is_not_asked_again(rcode):
     measured = await measure(context(network(lambda request: answer(request, rcode))), NAME, NamesOptions())
     assert [(q.rcode, q.outcome, q.seconds) for q in measured.queries] == [(rcode, Outcome.ANSWERED, 0.01)] * 4
+
+
+def asked_how(request: DnsRequest) -> tuple[bool, bool]:
+    """(with EDNS, with checking disabled) as the bytes say."""
+    message = dns.message.from_wire(request.payload)
+    return message.edns >= 0, bool(message.flags & dns.flags.CD)
+
+
+async def test_a_servfail_is_asked_once_more_without_checking():
+    scripted = network(lambda request: answer(request, "NOERROR" if asked_how(request)[1] else "SERVFAIL"))
+    options = NamesOptions(record_types=("A",))
+    measured = await measure(context(scripted), NAME, options)
+    assert [(q.transport, q.attempt, q.how, q.rcode) for q in measured.queries] == [
+        ("udp", 1, "edns", "SERVFAIL"),
+        ("udp", 2, "unchecked", "NOERROR"),
+        ("tcp", 1, "edns", "SERVFAIL"),
+    ]
+    assert [asked_how(r) for r in scripted.asked if isinstance(r, DnsRequest)] == [
+        (True, False),
+        (True, True),
+        (True, False),
+    ]
+
+
+@pytest.mark.parametrize("rcode", ["FORMERR", "NOTIMP", None])
+async def test_what_bears_no_edns_is_asked_without(rcode):
+    """A server that says so (RFC 6891, 7), and one that says nothing: the second attempt is as glibc asks."""
+
+    def without_edns(request: DnsRequest) -> DnsReply:
+        if not asked_how(request)[0]:
+            return answer(request)
+        return SILENCE if rcode is None else answer(request, rcode)
+
+    scripted = network(without_edns)
+    measured = await measure(context(scripted), NAME, NamesOptions(record_types=("A",), transports=("udp",)))
+    assert [(q.how, q.rcode) for q in measured.queries] == [("edns", rcode), ("plain", "NOERROR")]
+    assert measured.queries[1].answers[0].value == "192.0.2.10"
+
+
+# The sample
+
+SAMPLE = NamesOptions(samples=150)
+ON_TIME = DnsReply(outcome=Outcome.ANSWERED, seconds=0.002, payload=b"")
+
+
+def sample(fates: Callable[[int], DnsReply], options: NamesOptions = SAMPLE) -> tuple[list[int], list[float]]:
+    """The sizes of the batches that were asked, and how long each waited for what is late."""
+    questions = tuple(question("db.example", kind) for kind in ("A", "AAAA"))
+    stepper = SampleStepper(ResolverAddress(label="r", address="192.0.2.53"), questions, options)
+    sizes, patience, number = [], [], 0
+    while True:
+        patience.append(stepper.late_s)
+        batch = stepper.next()
+        if not batch:
+            return sizes, patience[:-1]
+        sizes.append(len(batch))
+        stepper.tell([(ask, _reply(ask, fates(number + place))) for place, ask in enumerate(batch)])
+        number += len(batch)
+
+
+def _reply(ask: Ask, fate: DnsReply) -> DnsReply:
+    if fate.outcome not in (Outcome.ANSWERED, Outcome.LATE):
+        return fate
+    return replace(answer(DnsRequest(server="192.0.2.53", payload=ask.question.wire)), outcome=fate.outcome)
+
+
+def test_fifty_answers_in_a_row_are_enough():
+    """Wald: ln(0.01) / ln(0.9 / 0.99) = 48.3."""
+    assert sample(lambda _: ON_TIME) == ([10] * 5, [3.0, 0.0, 0.0, 0.0, 0.0])
+
+
+def test_silence_is_waited_for_once():
+    assert sample(lambda _: SILENCE) == ([10], [3.0])
+
+
+def test_a_resolver_that_is_only_late_is_asked_ten_times():
+    assert sample(lambda _: replace(ON_TIME, outcome=Outcome.LATE)) == ([10], [3.0])
+
+
+def test_one_outage_is_one_event_and_scattered_losses_are_several():
+    outage, _ = sample(lambda n: SILENCE if 3 <= n < 9 else ON_TIME)
+    assert sum(outage) > 50, "one event: asked on until it is outweighed"
+    assert sum(sample(lambda n: SILENCE if n % 3 == 1 else ON_TIME)[0]) <= 20
+
+
+def test_a_sample_ends_with_its_number_and_with_the_deadline():
+    """Two losses in a hundred decide nothing between 1 % and 10 % so soon."""
+    options = replace(SAMPLE, samples=25)
+    assert sample(lambda n: SILENCE if n in (4, 14) else ON_TIME, options)[0] == [10, 10, 5]
+    unsent = DnsReply(outcome=Outcome.NOT_SENT, seconds=0.0)
+    assert sample(lambda n: ON_TIME if n < 12 else unsent)[0] == [10, 10]
+
+
+async def test_a_sample_alternates_types_and_edns_and_keeps_no_records():
+    scripted = network(answer)
+    options = replace(SAMPLE, transports=(), lookup=False)
+    measured = await measure(context(scripted), NAME, options)
+    assert measured.system is None
+    assert len(measured.queries) == 50
+    assert all(q.sampled and q.transport == "udp" and not q.answers for q in measured.queries)
+    assert [(q.record_type, q.how) for q in measured.queries[:4]] == [
+        ("A", "edns"),
+        ("AAAA", "edns"),
+        ("A", "plain"),
+        ("AAAA", "plain"),
+    ]
+    assert [asked_how(r)[0] for r in scripted.asked[:4]] == [True, True, False, False]
+    assert len({r.payload[:2] for r in scripted.asked}) > 40, "an id of its own for each"
 
 
 def test_one_lost_packet_and_a_dead_server_are_tellable():
@@ -222,6 +339,8 @@ def test_what_is_no_resolver(text):
         ("a" * 70 + ".example", NamesOptions(), "not a DNS question"),
         ("db.example", NamesOptions(record_types=("BOGUS",)), "BOGUS"),
         ("db.example", NamesOptions(transports=("quic",)), "quic"),
+        ("db.example", NamesOptions(tolerated=0.2), "tolerated"),
+        ("db.example", NamesOptions(false_above=0.0), "false_above"),
         ("db.example", NamesOptions(resolvers=("dns.example",)), "dns.example"),
     ],
 )

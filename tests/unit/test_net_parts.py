@@ -105,8 +105,10 @@ def test_the_last_of_domain_and_search_counts():
     assert parse_resolver_config("search a b\ndomain c d\n", "x").search == ("c",)
 
 
-def test_an_absent_file_is_an_empty_one(tmp_path):
-    assert read_resolver_config(tmp_path / "none").nameservers == ()
+def test_without_a_nameserver_the_machine_itself_is_asked(tmp_path):
+    """resolv.conf(5), and what an empty file makes glibc do."""
+    assert read_resolver_config(tmp_path / "none").nameservers == ("127.0.0.1",)
+    assert parse_resolver_config("search corp.example\nnameserver dns.example\n", "x").nameservers == ("127.0.0.1",)
 
 
 @given(st.text(max_size=200))

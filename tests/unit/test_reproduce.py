@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+from dataclasses import replace
 
 import psycopg.conninfo
 import pytest
@@ -61,6 +62,22 @@ def test_names_asks_what_went_wrong_first_and_on_its_port():
     queries = (worlds.query("198.18.1.54", "NOERROR"), worlds.query("198.18.1.53#5353", "SERVFAIL"))
     asked = measurement("names", EAST, worlds.names("db.example", queries))
     assert reproduce(asked) == "dig +tries=1 +time=2 @198.18.1.53 -p 5353 db.example A"
+
+
+def test_a_share_is_asked_for_by_as_many_questions():
+    """Of the resolvers that were sampled, which may be the plan's and not the host's."""
+    query = replace(worlds.query("198.18.1.54", "NOERROR"), sampled=True)
+    options = {"samples": 150, "resolvers": ["198.18.1.54", "198.18.1.53#5353"]}
+    asked = measurement("names", Target(host="db.example"), worlds.names("db.example", (query,)), options=options)
+    wanted = "netdiag probe names db.example --set samples=150 --set"
+    assert reproduce(asked) == f"{wanted} 'resolvers=198.18.1.54,198.18.1.53#5353'"
+
+
+@pytest.mark.parametrize(("how", "flag"), [("plain", "+noedns"), ("unchecked", "+cdflag")])
+def test_dig_asks_as_it_was_asked(how, flag):
+    query = replace(worlds.query("198.18.1.54", "SERVFAIL"), how=how)
+    asked = measurement("names", EAST, worlds.names("db.example", (query,)))
+    assert reproduce(asked) == f"dig +tries=1 +time=2 {flag} @198.18.1.54 db.example A"
 
 
 def test_ipv6():

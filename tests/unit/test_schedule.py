@@ -91,20 +91,46 @@ def datagrams(*outcomes: Outcome) -> list[DnsQuery]:
     ]
 
 
+KNOWN = {"rcode": "NOERROR", "flags": ("RD", "RA"), "answers": (Record(type="A", value=ADDRESS, ttl_s=60),)}
+
+
 @pytest.mark.parametrize(
-    ("outcomes", "rounds"),
+    ("queries", "sampled"),
     [
-        ((Outcome.ANSWERED, Outcome.ANSWERED), 1),
-        ((Outcome.LOST, Outcome.ANSWERED), 5),
-        ((Outcome.LOST, Outcome.LOST), 1),  # dead, or a name that it never answers
-        ((Outcome.NOT_SENT, Outcome.ANSWERED), 1),
+        ([replace(datagrams(Outcome.ANSWERED)[0], **KNOWN)], True),
+        ([replace(datagrams(Outcome.ANSWERED)[0], rcode="NXDOMAIN", flags=("RA",))], True),
+        (datagrams(Outcome.LOST, Outcome.LOST), True),  # dead, or slow
+        ([replace(datagrams(Outcome.ANSWERED)[0], rcode="SERVFAIL", flags=("RA",))], False),
+        ([replace(datagrams(Outcome.ANSWERED)[0], rcode="NOERROR")], False),  # a referral
+        (datagrams(Outcome.REFUSED), False),
+        (datagrams(Outcome.NOT_SENT), False),
+        ([], False),
     ],
 )
-def test_a_name_is_asked_again_where_some_queries_are_lost(outcomes: tuple[Outcome, ...], rounds: int) -> None:
-    asked = walk(a_plan("db.example"), HEALTHY | {"names": made.names(queries=datagrams(*outcomes))})
-    assert [entry for entry in asked if entry.startswith("names/")] == [
-        f"names/db.example/{ordinal}" for ordinal in range(1, rounds + 1)
+def test_a_resolver_is_sampled_where_a_sample_can_tell_something(queries: list[DnsQuery], sampled: bool) -> None:
+    asked = walk(a_plan("db.example"), HEALTHY | {"names": made.names(queries=queries)})
+    wanted = ["names/db.example/1", "names/db.example/2"]
+    assert [entry for entry in asked if entry.startswith("names/")] == wanted[: 1 + sampled]
+
+
+def test_each_resolver_is_sampled_once_at_a_name_that_it_knows() -> None:
+    """The first name is known to one resolver only; no name is asked before all are known."""
+    one, two = "192.0.2.53", "192.0.2.54"
+    good, bad = replace(datagrams(Outcome.ANSWERED)[0], **KNOWN), datagrams(Outcome.LOST)[0]
+    plan = made.case(endpoints=(made.endpoint("a.example", name="a"), made.endpoint("b.example", name="b"))).plan
+    stepper = schedule(plan)
+    assert [request.target.host for request in stepper.next(Evidence(()), 0.0)] == ["a.example", "b.example"]
+    first = made.names("a.example", queries=[good, replace(bad, resolver=two)], resolvers=(one, two))
+    second = made.names("b.example", queries=[good, replace(good, resolver=two)], resolvers=(one, two))
+    half = stepper.next(Evidence((replace(first, id="test/names/a.example/1"),)), 1.0)
+    assert [request for request in half if request.probe == "names"] == []
+    both = Evidence((replace(first, id="test/names/a.example/1"), replace(second, id="test/names/b.example/1")))
+    samples = [request for request in stepper.next(both, 2.0) if request.probe == "names"]
+    assert [(request.target.host, request.options.resolvers) for request in samples] == [
+        ("a.example", (one,)),
+        ("b.example", (two,)),
     ]
+    assert all(request.options.samples and not request.options.lookup for request in samples)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.LOST, Outcome.REFUSED, Outcome.REJECTED])

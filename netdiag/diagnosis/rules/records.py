@@ -32,7 +32,9 @@ from netdiag.diagnosis.rules.resolvers import (
     Name,
     View,
     addresses_in,
+    aliases,
     answers,
+    errno_of,
     missing_names,
     names,
     needs_no_resolver,
@@ -69,7 +71,7 @@ def is_loopback(address: str) -> bool:
     return is_address(address) and ip_address(address).is_loopback
 
 
-def _listed(addresses: frozenset[str] | tuple[str, ...]) -> str:
+def listed(addresses: frozenset[str] | tuple[str, ...]) -> str:
     return ", ".join(sorted(addresses, key=address_order))
 
 
@@ -131,8 +133,7 @@ def _settled(view: View) -> bool:
 
 def _overridden(name: Name) -> bool:
     """/etc/hosts or a cache speaks where DNS knows nothing; a search domain or a loopback name is everyday."""
-    expanded = bool(name.config.search) and not name.name.endswith(".")
-    return not expanded and not all(map(is_loopback, name.system_addresses))
+    return not _is_searched(name) and not all(map(is_loopback, name.system_addresses))
 
 
 def _name_exists(name: Name, told: list[View]) -> RuledOut:
@@ -142,7 +143,7 @@ def _name_exists(name: Name, told: list[View]) -> RuledOut:
     elif giving:
         known = f"{len(giving)} of {len(told)} resolvers that answered give addresses for it"
     else:
-        known = f"this host resolves it without these answers ({_listed(name.system_addresses)})"
+        known = f"this host resolves it without these answers ({listed(name.system_addresses)})"
     return RuledOut(
         code=NXDOMAIN,
         subject=Subject(name=name.name),
@@ -157,15 +158,16 @@ def _name_missing(name: Name, told: list[View]) -> Finding:
     empty = [view.resolver for view in told if view.exists]
     said = [f"NXDOMAIN from {', '.join(denied)}"] if denied else []
     said += [f"no address (NODATA) from {', '.join(empty)}"] if empty else []
+    searched = f", with the search list {' '.join(name.config.search)}," if _is_searched(name) else ""
     effect = (
-        f"This host knows it without DNS ({_listed(name.system_addresses)}): /etc/hosts or a local cache."
+        f"This host knows it without DNS ({listed(name.system_addresses)}): /etc/hosts or a local cache."
         if name.resolves
-        else f"This host's own look-up fails{_errno(name)}."
+        else f"This host's own look-up{searched} fails{errno_of(name)}."
     )
     return _finding(
         NXDOMAIN,
         Subject(name=name.name),
-        f"{name.name} has no address in DNS: {'; '.join(said)}. {effect}",
+        f"{name.name} has no address in DNS{_through(told)}: {'; '.join(said)}. {effect}",
         name.evidence,
         severity=Severity.CRITICAL,
         confidence=CERTAIN if len(told) > 1 else LIKELY,
@@ -176,9 +178,23 @@ def _name_missing(name: Name, told: list[View]) -> Finding:
     )
 
 
-def _errno(name: Name) -> str:
-    codes = sorted({lookup.failure.errno for lookup in name.systems if lookup.failure and lookup.failure.errno})
-    return f" ({', '.join(codes)})" if codes else ""
+def _through(told: list[View]) -> str:
+    """The alias that leads nowhere: its owner is often another than the name's."""
+    chain = aliases(query for view in told for query in view.answered)
+    if not chain:
+        return ""
+    return f" (it is an alias; {len(chain)} CNAME{'s' if len(chain) > 1 else ''}, the last to {chain[-1]})"
+
+
+def _is_searched(name: Name) -> bool:
+    return bool(name.config.search) and not name.name.endswith(".")
+
+
+def local_source(name: Name) -> str:
+    """Where an address may come from that no resolver gave for the name itself."""
+    ndots = next((f" with {option}" for option in name.config.options if option.startswith("ndots:")), "")
+    search = f", or the search list ({' '.join(name.config.search)}{ndots})" if _is_searched(name) else ""
+    return f"/etc/hosts or a cache{search}"
 
 
 # dns.inconsistent
@@ -210,7 +226,7 @@ def _inconsistent(name: Name) -> Judgement:
         code=INCONSISTENT,
         subject=Subject(name=name.name),
         statement=f"{len(told)} resolvers agree on {name.name}: "
-        f"{_listed(having[0].addresses) if having else 'no address'}.",
+        f"{listed(having[0].addresses) if having else 'no address'}.",
         smallest_fault="one resolver with an address that another does not give.",
         evidence=name.evidence,
     )
@@ -231,7 +247,7 @@ def _types(view: View, *, giving: bool = False) -> frozenset[str]:
 
 def _contradiction(name: Name, having: list[View], lacking: list[View]) -> Finding:
     first = lacking[0].resolver.partition("#")[0] == next(iter(name.config.nameservers), None)
-    gives = "; ".join(f"{view.resolver} gives {_listed(view.addresses)}" for view in having)
+    gives = "; ".join(f"{view.resolver} gives {listed(view.addresses)}" for view in having)
     denies = "; ".join(f"{view.resolver} says {'NXDOMAIN' if view.denied else 'no address'}" for view in lacking)
     order = " This host asks the denying one first and takes its word." if first else ""
     return _finding(
@@ -260,7 +276,7 @@ def _of_type(view: View, kind: str) -> frozenset[str]:
 
 
 def _different_sets(name: Name, having: list[View]) -> Finding:
-    gives = "; ".join(f"{view.resolver} gives {_listed(view.addresses)}" for view in having)
+    gives = "; ".join(f"{view.resolver} gives {listed(view.addresses)}" for view in having)
     return _finding(
         INCONSISTENT,
         Subject(name=name.name),
@@ -328,7 +344,7 @@ def _stale(case: Case, endpoint: Endpoint, name: Name, port: int) -> Iterator[Ju
         yield _all_live(name, port, subject, dialled)
         return
     reason = (
-        f"{_listed(dialled.untried)} could not be dialled"
+        f"{listed(dialled.untried)} could not be dialled"
         if dialled.live
         else "none of its addresses accepts the port, so a wrong record cannot be told from a service that is down"
         if dialled.dead
@@ -365,7 +381,7 @@ def _all_live(name: Name, port: int, subject: Subject, dialled: Dialled) -> Rule
     return RuledOut(
         code=STALE,
         subject=subject,
-        statement=f"Every address given for {name.name} accepts port {port}: {_listed(dialled.live)}.",
+        statement=f"Every address given for {name.name} accepts port {port}: {listed(dialled.live)}.",
         smallest_fault=f"one address that refuses more than {unseen_share(fewest)} of connections.",
         evidence=tuple(sorted({*name.evidence, *dialled.evidence(*dialled.live)})),
     )
@@ -383,7 +399,7 @@ def _dead_record(endpoint: Endpoint, name: Name, port: int, address: str, dialle
         subject,
         f"{_given_by(name, givers, others)} {address} for {name.name}{_ttl(name, address)}, which accepts none of "
         f"{tried.sent} connections to port {port} ({tried.tally}{_interval(tried)}); "
-        f"{_listed(dialled.live)} accepts it. {_reading(exclusive)}",
+        f"{listed(dialled.live)} accepts it. {_reading(name, givers, exclusive)}",
         tuple(sorted({*name.evidence, *dialled.evidence(address, *dialled.live)})),
         severity=Severity.CRITICAL if address in name.system_addresses else Severity.WARNING,
         confidence=LIKELY if exclusive else POSSIBLE / 2,
@@ -407,7 +423,7 @@ def _gives_else(view: View, address: str) -> bool:
 
 def _given_by(name: Name, givers: tuple[str, ...], others: tuple[str, ...]) -> str:
     if not givers:
-        return "This host's own look-up (/etc/hosts or a cache, not DNS) gives"
+        return f"This host's own look-up ({local_source(name)}, not DNS) gives"
     if not others:
         return "Every resolver that answered gives" if len(givers) > 1 else f"Resolver {givers[0]} gives"
     plural = "Resolvers" if len(givers) > 1 else "Resolver"
@@ -426,7 +442,9 @@ def _ttl(name: Name, address: str) -> str:
     return f" (TTL {max(ttls)} s)" if ttls else ""
 
 
-def _reading(exclusive: bool) -> str:
+def _reading(name: Name, givers: tuple[str, ...], exclusive: bool) -> str:
+    if exclusive and not givers and _is_searched(name):
+        return f"The entry is out of date, or the search list leads astray; {name.name}. (with a dot) is not searched."
     if exclusive:
         return "The record is out of date."
     return "As no resolver says otherwise, a dead backend is as likely as a wrong record."

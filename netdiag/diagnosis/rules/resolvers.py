@@ -10,7 +10,7 @@ from netdiag.diagnosis.rules.subjects import address_order, ids, is_address
 from netdiag.diagnosis.thresholds import LOCAL_LOOKUP_S
 from netdiag.plan.endpoints import is_local_name
 from probes.exchanges import HostLookup, ResolverConfig
-from probes.model import Measurement, Outcome, value
+from probes.model import FailureKind, Measurement, Outcome, value
 from probes.names import DnsQuery, NamesMeasurement
 
 ADDRESS_TYPES = ("A", "AAAA")
@@ -21,19 +21,40 @@ GLIBC_ATTEMPTS, GLIBC_ATTEMPTS_CAP = 2, 5  # RES_DFLRETRY, RES_MAXRETRY
 
 @value
 class View:
-    """All that one resolver was asked about one name. ``queries`` holds only what was really sent."""
+    """All that one resolver was asked about one name, as far as it was really sent.
+
+    ``queries`` are the questions; ``sampled`` the repeats that tell how many are lost; ``unchecked`` the questions
+    with DNSSEC checking disabled, whose answers nobody but a diagnosis may use.
+    """
 
     name: str
     resolver: str
     queries: tuple[DnsQuery, ...]
     evidence: tuple[str, ...]
+    sampled: tuple[DnsQuery, ...] = ()
+    unchecked: tuple[DnsQuery, ...] = ()
 
     def over(self, transport: str) -> tuple[DnsQuery, ...]:
         return tuple(query for query in self.queries if query.transport == transport)
 
     @property
+    def datagrams(self) -> tuple[DnsQuery, ...]:
+        return (*self.over("udp"), *self.sampled)
+
+    @property
     def answered(self) -> tuple[DnsQuery, ...]:
-        return tuple(query for query in self.queries if answers(query))
+        """Referrals of a server that does not recurse are left out: they say nothing of the name (``referred``)."""
+        return tuple(query for query in self.queries if answers(query) and not (self.referred and is_referral(query)))
+
+    @property
+    def heard(self) -> tuple[DnsQuery, ...]:
+        """Every answer, of whatever worth."""
+        return tuple(query for query in (*self.queries, *self.sampled) if answers(query))
+
+    @property
+    def referred(self) -> bool:
+        """It sends this host elsewhere: neither authoritative for the name nor willing to recurse ("lame")."""
+        return not self.addresses and any(is_referral(query) for query in self.queries)
 
     @property
     def addresses(self) -> frozenset[str]:
@@ -71,13 +92,35 @@ class Name:
     @property
     def from_elsewhere(self) -> bool:
         """getaddrinfo knows it at once and no resolver does: /etc/hosts, a local cache, or a search domain."""
-        quick = any(lookup.addresses and lookup.seconds < LOCAL_LOOKUP_S for lookup in self.systems)
+        quick = any(lookup.addresses and is_quick(lookup) for lookup in self.systems)
         return quick and not any(view.addresses for view in self.views)
 
 
 def answers(query: DnsQuery) -> bool:
     """An error rcode is an answer, and so is one that came late: slow is not down."""
     return query.outcome in (Outcome.ANSWERED, Outcome.LATE)
+
+
+def is_referral(query: DnsQuery) -> bool:
+    """As glibc tells a lame server, and asks the next one (res_send.c): NOERROR, nothing in it, neither AA nor RA."""
+    said = {"AA", "RA", "TC"} & set(query.flags)
+    return answers(query) and query.rcode == "NOERROR" and not (query.answers or said or query.sampled)
+
+
+def is_quick(lookup: HostLookup) -> bool:
+    """It did not wait for a timeout of the stub resolver's."""
+    return lookup.seconds < LOCAL_LOOKUP_S
+
+
+def errno_of(name: Name) -> str:
+    codes = sorted({lookup.failure.errno for lookup in name.systems if lookup.failure and lookup.failure.errno})
+    return f" ({', '.join(codes)})" if codes else ""
+
+
+def aliases(queries: Iterable[DnsQuery]) -> tuple[str, ...]:
+    """The targets of the longest chain of CNAMEs in one answer, in its order."""
+    chains = (tuple(r.value for r in query.answers if r.type == "CNAME") for query in queries)
+    return max(chains, key=len, default=())
 
 
 def plain(address: str) -> str:
@@ -119,7 +162,7 @@ def _name(case: Case, name: str) -> Name | None:
     return Name(
         name=name,
         views=tuple(_view(name, resolver, [m for m, _ in measured]) for resolver in resolvers),
-        systems=tuple(data.system for _, data in measured),
+        systems=tuple(data.system for _, data in measured if data.system is not None),
         config=measured[0][1].config,
         evidence=ids(m for m, _ in measured),
     )
@@ -130,7 +173,14 @@ def _view(name: str, resolver: str, measurements: list[Measurement[NamesMeasurem
     queries = tuple(query for m in told if m.data for query in m.data.queries if query.resolver == resolver)
     filtered = any(query.failure is not None and query.failure.errno == "EPERM" for query in queries)
     sent = tuple(query for query in queries if _left(query, filtered))
-    return View(name=name, resolver=resolver, queries=sent, evidence=ids(told))
+    return View(
+        name=name,
+        resolver=resolver,
+        queries=tuple(query for query in sent if not query.sampled and query.how != "unchecked"),
+        evidence=ids(told),
+        sampled=tuple(query for query in sent if query.sampled),
+        unchecked=tuple(query for query in sent if query.how == "unchecked"),
+    )
 
 
 def _left(query: DnsQuery, filtered: bool) -> bool:
@@ -151,16 +201,23 @@ def by_resolver(found: Iterable[Name]) -> dict[str, tuple[View, ...]]:
 
 def is_down(views: Iterable[View]) -> bool:
     """Nothing over UDP (or over TCP, where only that was asked), for any name. Says nothing of how sure that is."""
-    queries = [query for view in views for query in view.queries]
-    datagrams = [query for query in queries if query.transport == "udp"] or queries
-    return bool(datagrams) and not any(answers(query) for query in datagrams)
+    views = tuple(views)
+    asked = [query for view in views for query in view.datagrams] or [q for view in views for q in view.queries]
+    return bool(asked) and not any(answers(query) for query in asked)
 
 
 def is_silent(views: Iterable[View]) -> bool:
-    """Down without an error to show for it: the stub resolver waits for its whole timeout."""
+    """Down without an error to show for it: the stub resolver waits for its whole timeout. It does so, too, after a
+    datagram that answers nothing it asked."""
     views = tuple(views)
-    sent = [query for view in views for query in (view.over("udp") or view.queries)]
-    return is_down(views) and any(query.outcome is Outcome.LOST for query in sent)
+    sent = [query for view in views for query in (view.datagrams or view.queries)]
+    return is_down(views) and any(query.outcome is Outcome.LOST or is_nonsense(query) for query in sent)
+
+
+def is_nonsense(query: DnsQuery) -> bool:
+    """Something came from the server, and it was no answer to the question."""
+    broken = query.failure is not None and query.failure.kind is FailureKind.PROTOCOL
+    return query.strays > 0 or (query.outcome is Outcome.FAILED and broken)
 
 
 def stub_wait(config: ResolverConfig, silent: frozenset[str]) -> float | None:

@@ -63,7 +63,7 @@ def addresses_of(evidence: Evidence, endpoint: Endpoint) -> tuple[str, ...]:
     """Every address of an endpoint that the run knows: its literal, the host's own look-up, what was measured."""
     found = {endpoint.host} if is_address(endpoint.host) else set()
     for names in evidence.of(NamesMeasurement, host=endpoint.host):
-        found.update(names.data.system.addresses if names.data else ())
+        found.update(names.data.looked_up if names.data else ())
     for measurement in evidence:
         target = measurement.target
         if target.address and (target.endpoint == endpoint.name or target.host == endpoint.host):
