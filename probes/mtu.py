@@ -233,6 +233,10 @@ class DatagramSteps(ScriptSteps[DatagramStep, Replies]):
             for size in sizes
         )
 
+    def bounds(self) -> tuple[int, ...]:
+        """What the search came to so far, confirmed or not: the largest size that arrived, the smallest lost."""
+        return (self._search.delivered, self._search.lost) if self._search else ()
+
     def result(self) -> DirectionMtu:
         search, told = self._search, self._search is not None or self._delivered is not None
         unfinished = "the deadline came before the search was over" if self.next() else None
@@ -982,7 +986,7 @@ async def _measure_segments(
     answered = asyncio.Event()
 
     async def learn_back(trial: SegmentTrial) -> None:
-        back.hint(_bounds(datagrams.result()))
+        back.hint(datagrams.bounds())
         if trial.delivered:
             answered.set()
 
@@ -992,7 +996,7 @@ async def _measure_segments(
         if not forward.black_hole:
             await asyncio.wait({back_over})
         there.allow(CONNECTIONS_AT_MOST - len(back.trials()), limit_known=bool(forward.black_hole))
-        there.hint((*_bounds(forward), *(_bounds(back.result()) if back.result().black_hole else ())))
+        there.hint((*datagrams.bounds(), *_bounds(back.result())))
 
     async with asyncio.TaskGroup() as group:
         back_over = group.create_task(connections.run(back, learn_back))
@@ -1009,7 +1013,7 @@ async def _measure_segments(
 
 def _bounds(known: DirectionMtu) -> tuple[int, ...]:
     """The largest size that came through, and the smallest that did not."""
-    sizes = () if known.black_hole is False else (known.largest_delivered, known.smallest_lost)
+    sizes = (known.largest_delivered, known.smallest_lost) if known.black_hole else ()
     return tuple(size for size in sizes if size is not None)
 
 
