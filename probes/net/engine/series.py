@@ -2,7 +2,7 @@
 
 How an echo ends
 1. A reply counts with the right source, identifier, sequence and payload; the first one settles the echo, further
-   ones are its duplicates.
+   ones are its duplicates. A group or "this host" answers from addresses of its own: there any source is right.
 2. Within ``timeout_s`` it is ANSWERED; later it is LATE, as long as the series waits: one more timeout after the last
    echo's own.
 3. A reply whose sequence is below one that had arrived before is reordered (RFC 4737, 3.2).
@@ -14,14 +14,13 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from probes.exchanges import EchoRequest, EchoSample, EchoSeries, TimestampSource
+from probes.exchanges import MOST_ECHOES, EchoRequest, EchoSample, EchoSeries, TimestampSource
 from probes.failures import from_icmp, timed_out
 from probes.model import Failure, IcmpError, Outcome
 from probes.net.engine.messages import TOKEN_BYTES
 from probes.net.engine.moment import Moment, round_trip
-from probes.net.sockets import canonical, packed_address
+from probes.net.sockets import answers_from_elsewhere, canonical, packed_address
 
-MOST_ECHOES = 65536  # the sequence number has 16 bits
 JITTER = 0.1  # of the interval, to either side: no phase lock with what is periodic on the path (RFC 2330 11.1)
 _CLOSEST = 0.5  # of the interval: what pacing held back is not made up for by haste
 
@@ -51,7 +50,7 @@ class Series:
         if not 0 < request.count <= MOST_ECHOES:
             raise ValueError(f"count {request.count} is not within 1 and {MOST_ECHOES}")
         self.request, self.due, self.number = request, start, number
-        self.source = packed_address(request.address)
+        self.source = None if answers_from_elsewhere(request.address) else packed_address(request.address)
         self.token = chance.randbytes(min(TOKEN_BYTES, request.payload_bytes))
         self.payload = self.token + chance.randbytes(request.payload_bytes - len(self.token))
         self.probes: list[Probe] = []
