@@ -18,12 +18,13 @@ from probes.exchanges import MOST_ECHOES, EchoRequest, EchoSample, EchoSeries, T
 from probes.failures import from_icmp, timed_out
 from probes.model import Failure, IcmpError, Outcome
 from probes.net.engine.messages import TOKEN_BYTES
-from probes.net.engine.moment import Moment, round_trip
+from probes.net.engine.moment import USER, Moment, round_trip
 from probes.net.sockets import answers_from_elsewhere, canonical, packed_address
 
 JITTER = 0.1  # of the interval, to either side: no phase lock with what is periodic on the path (RFC 2330 11.1)
 _CLOSEST = 0.5  # of the interval: what pacing held back is not made up for by haste
 
+_ANSWERED = Outcome.ANSWERED  # looking a member up in its class costs more than the rest of an echo's verdict
 _BEST_FIRST = [TimestampSource.KERNEL_RX_TX, TimestampSource.KERNEL_RX, TimestampSource.USER]
 
 
@@ -117,11 +118,15 @@ class Series:
 
     def result(self, kind: str, expected: TimestampSource) -> EchoSeries:
         """``expected``: the clock to name where nothing was timed."""
-        timed = [_time(probe) for probe in self.probes]
-        sources = {source for rtt_s, source in timed if rtt_s is not None}
         start = next((probe.sent.monotonic for probe in self.probes if probe.not_sent is None), 0.0)
+        samples, sources = [], []
+        for probe in self.probes:
+            rtt_s, source = _time(probe)
+            if rtt_s is not None and source not in sources:
+                sources.append(source)
+            samples.append(_sample(probe, rtt_s, start))
         return EchoSeries(
-            samples=tuple(_sample(probe, rtt_s, start) for probe, (rtt_s, _) in zip(self.probes, timed, strict=True)),
+            samples=tuple(samples),
             timestamp_source=max(sources, key=_BEST_FIRST.index, default=expected),
             socket=kind,
             reordered=self.reordered,
@@ -132,7 +137,7 @@ def _sample(probe: Probe, rtt_s: float | None, start: float) -> EchoSample:
     outcome, failure = _verdict(probe, rtt_s)
     return EchoSample(
         sequence=probe.sequence,
-        sent_s=probe.sent.monotonic - start if outcome is not Outcome.NOT_SENT else None,
+        sent_s=probe.sent.monotonic - start if probe.not_sent is None else None,
         outcome=outcome,
         rtt_s=rtt_s,
         duplicates=probe.duplicates,
@@ -148,10 +153,10 @@ def _verdict(probe: Probe, rtt_s: float | None) -> tuple[Outcome, Failure | None
     request = probe.series.request
     if probe.icmp is not None:
         return from_icmp(probe.icmp, "receive", canonical(request.address))
-    return (Outcome.LATE if rtt_s > request.timeout_s else Outcome.ANSWERED), None
+    return (Outcome.LATE if rtt_s > request.timeout_s else _ANSWERED), None
 
 
 def _time(probe: Probe) -> tuple[float | None, TimestampSource]:
     if probe.not_sent is not None or probe.read is None:
-        return None, TimestampSource.USER
+        return None, USER
     return round_trip(probe.sent, probe.read, probe.transmit_ns, probe.receive_ns)
