@@ -232,9 +232,9 @@ class Sampler:
         self._taken = 0
 
     async def take(self, count: int) -> Series:
-        """The next ``count`` attempts, settled. Raises ProbeUnavailable for more echoes than have numbers."""
-        if self._method == "icmp" and count > MOST_ECHOES:
-            raise ProbeUnavailable(f"a series has at most {MOST_ECHOES} echoes, not {count}")
+        """The next ``count`` attempts, settled. Raises ProbeUnavailable for less than none, or more than have numbers."""
+        if count < 0 or (self._method == "icmp" and count > MOST_ECHOES):
+            raise ProbeUnavailable(f"count {count} is not within 0 and {MOST_ECHOES}, the most echoes of a series")
         first, self._taken = self._taken, self._taken + count
         begin = max(self._batch_due, self._context.clock.monotonic())
         self._batch_due = begin + count * self._interval_s

@@ -194,6 +194,8 @@ async def test_echoes_that_do_not_fit_are_not_sent():
         (TARGET, LatencyOptions(interval_s=-0.1), "interval_s"),
         (TARGET, LatencyOptions(interval_s=float("inf")), "interval_s"),
         (TARGET, LatencyOptions(method="icmp", count=65537), "65536"),
+        (TARGET, LatencyOptions(method="icmp", count=-1), "count -1"),
+        (TARGET, LatencyOptions(count=-1), "count -1"),
     ],
 )
 async def test_unavailable_says_why(target, options, word):
