@@ -232,7 +232,7 @@ class Sampler:
         self._taken = 0
 
     async def take(self, count: int) -> Series:
-        """The next ``count`` attempts, settled. Raises ProbeUnavailable for less than none, or more than have numbers."""
+        """The next ``count`` attempts, settled. Raises ProbeUnavailable for an impossible number of them."""
         if count < 0 or (self._method == "icmp" and count > MOST_ECHOES):
             raise ProbeUnavailable(f"count {count} is not within 0 and {MOST_ECHOES}, the most echoes of a series")
         first, self._taken = self._taken, self._taken + count
