@@ -75,9 +75,12 @@ class Handshake:
     failure: Failure | None = None
 
 
+MOST_ECHOES = 65536  # of one series: the sequence number has 16 bits
+
+
 @value
 class EchoRequest:
-    """A series of ICMP echoes to one address."""
+    """A series of 1 to MOST_ECHOES ICMP echoes to one address."""
 
     address: str
     count: int = 10

@@ -19,6 +19,7 @@ from ipaddress import ip_address
 
 from probes.contract import Context, ProbeUnavailable
 from probes.exchanges import (
+    MOST_ECHOES,
     EchoRequest,
     EchoSample,
     Handshake,
@@ -30,6 +31,7 @@ from probes.stats.bursts import bursts
 from probes.stats.intervals import wilson
 from probes.stats.summaries import ipdv_mean_abs, mean, nearest_rank, sample_stdev
 
+LONGEST_S = 86400.0  # of an interval or a timeout
 INITIAL_RTO_S = 1.0  # RFC 6298 2.1: an attempt this long may hold a retransmitted SYN
 JITTER = 0.1  # of the interval, to either side: no phase lock with periodic policers (RFC 2330 11.1)
 
@@ -196,6 +198,14 @@ def address_of(target: Target) -> str:
     return target.host
 
 
+def check_schedule(interval_s: float, timeout_s: float) -> None:
+    """Raises ProbeUnavailable where no attempt could be in time, or the next one never came."""
+    if not 0 <= interval_s <= LONGEST_S:
+        raise ProbeUnavailable(f"interval_s {interval_s:g} is not within 0 and {LONGEST_S:g} seconds")
+    if not 0 < timeout_s <= LONGEST_S:
+        raise ProbeUnavailable(f"timeout_s {timeout_s:g} is not above 0 and at most {LONGEST_S:g} seconds")
+
+
 class Sampler:
     """Takes attempts on one schedule: within a batch attempt i is due at t0 + i * interval, whatever became of others.
 
@@ -212,6 +222,7 @@ class Sampler:
             raise ProbeUnavailable(f'method {method!r} is neither "tcp" nor "icmp"')
         if method == "tcp" and target.port is None:
             raise ProbeUnavailable("sampling by TCP needs a port")
+        check_schedule(interval_s, timeout_s)
         self.address = address_of(target)
         self._context, self._method, self._port = context, method, target.port or 0
         self._interval_s = interval_s
@@ -221,7 +232,9 @@ class Sampler:
         self._taken = 0
 
     async def take(self, count: int) -> Series:
-        """The next ``count`` attempts, settled."""
+        """The next ``count`` attempts, settled. Raises ProbeUnavailable for an impossible number of them."""
+        if count < 0 or (self._method == "icmp" and count > MOST_ECHOES):
+            raise ProbeUnavailable(f"count {count} is not within 0 and {MOST_ECHOES}, the most echoes of a series")
         first, self._taken = self._taken, self._taken + count
         begin = max(self._batch_due, self._context.clock.monotonic())
         self._batch_due = begin + count * self._interval_s

@@ -51,7 +51,8 @@ OTHERS = {
     "netdiag.error/1": "what went wrong under `--format json`: `error`, and `hint` or null; exit status 3",
     "netdiag.probe/1": "`probe --format json`: `measurements`, as in a run",
     "netdiag.sweep/1": "the last of the JSON lines of `probe latency --targets`, after a `netdiag.probe/1` for each"
-    " target: `end_reason` (finished, deadline, signal), `targets` and of them `measured`, `answering`, `silent`,"
+    " target: `end_reason` (finished, deadline, signal, unread: its reader left), `targets` and of them `measured`,"
+    " `answering`, `unreachable` (nothing but ICMP errors), `silent`, `unsent` (this host could send nothing),"
     " `unmeasured`; `packets`, `duration_s`",
     "netdiag.doctor/1": "`doctor --format json`: `complete`; `abilities` with `name`, `able`, `found`, `loss`, `grant`",
     "netdiag.journal/1": "a run that broke off: JSON lines, first the run, then one per measurement; `replay` takes it",

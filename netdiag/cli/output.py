@@ -46,8 +46,8 @@ def terminal_width(stream: IO[str] | None) -> int | None:
     return max(NARROWEST, min(columns or WIDEST, WIDEST))
 
 
-def emit(text: str) -> None:
-    """Write a result to stdout. A reader that went away (head, less) ends the output, not the command."""
+def emit(text: str) -> bool:
+    """Write a result to stdout. A reader that went away (head, less) ends the output, not the command; then False."""
     if sys.stdout is None:
         raise OutputLost("standard output is closed")
     if not text.endswith("\n"):
@@ -57,8 +57,10 @@ def emit(text: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         silence(sys.stdout)
+        return False
     except OSError as error:
         raise lost_output(error) from None
+    return True
 
 
 def lost_output(error: OSError) -> OutputLost:

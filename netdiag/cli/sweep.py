@@ -34,11 +34,12 @@ from netdiag.plan.dsn import TargetError, parse_place, place_name
 from netdiag.plan.endpoints import is_address
 from netdiag.plan.model import Limits
 from netdiag.reading import read_at_most
-from probes.contract import AnyProbe, Context
+from probes.contract import AnyProbe, Context, ProbeUnavailable
 from probes.latency import LatencyOptions
 from probes.model import Measurement, Target, Vantage, value
 from probes.net.clock import SystemClock
 from probes.net.kernel import KernelNetwork
+from probes.sampling import check_schedule
 
 SUMMARY_SCHEMA = "netdiag.sweep/1"
 LARGEST_LIST = 64 << 20  # bytes of the list of targets
@@ -64,11 +65,20 @@ def sweep_command(arguments: ProbeArguments, file: Path) -> int:
     if chosen.options is not LatencyOptions:
         raise UserError(f"--targets is for the latency probe, not for {chosen.name}")
     given = read_settings(chosen.options, arguments.settings)
+    _check(LatencyOptions(**given))
     places = read_places(file)
     seconds = duration_option(arguments.timeout, "--timeout") if arguments.timeout else WITHOUT_END_S
     rate = rate_option(arguments.rate) or Limits().packets_per_second
     sweep = _Sweep(chosen, given, places, rate, arguments.as_json)
     return asyncio.run(sweep.run(seconds or WITHOUT_END_S))
+
+
+def _check(options: LatencyOptions) -> None:
+    """Raises UserError where answers would be called late or lost for the schedule's sake."""
+    try:
+        check_schedule(options.interval_s, options.timeout_s)
+    except ProbeUnavailable as error:
+        raise UserError(f"--set: {error}") from None
 
 
 def read_places(file: Path) -> list[Place]:
@@ -145,9 +155,11 @@ class _Sweep:
         widest = max(len(place.label()) for place in places)
         self._report: JsonLines | Table = JsonLines() if as_json else Table(widest)
         self._lookups = asyncio.Semaphore(LOOKUPS_AT_ONCE)
+        self._stop = asyncio.Event()  # set by a signal, and where nobody reads on
+        self._unread = False
 
     async def run(self, seconds: float) -> int:
-        """The exit status. Ctrl-C and SIGTERM end it early; what has finished by then has been told."""
+        """The exit status. Ctrl-C, SIGTERM and a closed pipe end it early; what has finished by then has been told."""
         clock = SystemClock()
         started = clock.monotonic()
         async with KernelNetwork(clock, packets_per_second=self._rate) as network:
@@ -155,28 +167,27 @@ class _Sweep:
             context = Context(network=network, clock=clock, vantage=vantage, deadline=started + seconds)
             stopped = await self._measure_all(context)
         unmeasured = self._counts.targets - self._counts.finished
-        reason = "signal" if stopped else "deadline" if unmeasured else "finished"
+        reason = "unread" if self._unread else "signal" if stopped else "deadline" if unmeasured else "finished"
         self._line.clear()
         summary = {"schema": SUMMARY_SCHEMA, "probe": self._chosen.name, "end_reason": reason}
         emit(self._report.summary(summary | self._counts.document(clock.monotonic() - started)))
         return OK if self._counts.measured == self._counts.targets else UNKNOWN
 
     async def _measure_all(self, context: Context) -> bool:
-        """Whether a signal ended it."""
+        """Whether a signal ended it, or that nobody reads on."""
         remaining = iter(self._places)
         limit = at_once(self._options(None), self._rate, _descriptors())
         workers = [asyncio.create_task(self._work(context, remaining)) for _ in range(min(limit, len(self._places)))]
-        stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        stopping: asyncio.Task[bool] = asyncio.create_task(stop.wait())
+            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+        stopping: asyncio.Task[bool] = asyncio.create_task(self._stop.wait())
         everything = asyncio.create_task(_all(workers))
         await asyncio.wait((stopping, everything), return_when=asyncio.FIRST_COMPLETED)
         for task in (stopping, everything, *workers):
             task.cancel()
         await asyncio.gather(stopping, everything, *workers, return_exceptions=True)
         _raise_first(workers)
-        return stop.is_set()
+        return self._stop.is_set()
 
     async def _work(self, context: Context, remaining: Iterator[Place]) -> None:
         for place in remaining:
@@ -185,7 +196,11 @@ class _Sweep:
             measurements = await self._measure(context, place)
             self._counts.add(measurements)
             self._line.clear()
-            emit(self._report.target({"schema": SCHEMA, "measurements": [document(m) for m in measurements]}))
+            told = self._report.target({"schema": SCHEMA, "measurements": [document(m) for m in measurements]})
+            if not emit(told):  # no packet more for a reader that went away
+                self._unread = True
+                self._stop.set()
+                return
             self._line.show()
 
     async def _measure(self, context: Context, place: Place) -> list[Measurement[Any]]:

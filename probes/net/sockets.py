@@ -34,6 +34,12 @@ def packed_address(address: str) -> bytes:
     return socket.inet_pton(family_of(address), address.partition("%")[0])
 
 
+def answers_from_elsewhere(address: str) -> bool:
+    """A multicast group (RFC 1122 3.2.2.6), and 0.0.0.0 or ::, by which the kernel means this host itself."""
+    found = ipaddress.ip_address(address)
+    return found.is_multicast or found.is_unspecified
+
+
 def socket_address(address: str, port: int) -> tuple[Any, ...]:
     """sockaddr of a literal address; a scope ("%eth0") becomes an interface index. Raises OSError for unknown ones."""
     host, _, scope = address.partition("%")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -139,3 +142,58 @@ def test_a_hundred_series_hold_one_socket_and_then_none(world):
 
     before, during, after = world.client.measure(measure)
     assert (during - before, after - before) == (1, 0)
+
+
+def test_a_group_and_this_host_answer_from_addresses_of_their_own(world):
+    world.router.sysctl(net__ipv4__icmp_echo_ignore_broadcasts=0)
+    targets = ("224.0.0.1", "0.0.0.0", "ff02::1%wan")
+    requests = [EchoRequest(address=address, count=3, interval_s=0.01, timeout_s=0.5, ttl=1) for address in targets]
+    world.client.ip("route", "replace", "224.0.0.0/4", "dev", "wan")
+    for series in together(world, requests):
+        assert outcomes(series) == [Outcome.ANSWERED] * 3
+
+
+def test_a_link_that_goes_down_is_a_local_reason_and_no_loss(world):
+    """What is sent while it is down could not be sent; before and after it everything is answered."""
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")  # noqa: T201
+    chance = random.Random(seed)
+    down_s, up_s = chance.uniform(0.1, 0.3), chance.uniform(0.1, 0.3)
+
+    def flap() -> None:
+        time.sleep(down_s)
+        world.client.ip("link", "set", "wan", "down")
+        time.sleep(up_s)
+        world.client.ip("link", "set", "wan", "up")
+        world.client.ip("route", "replace", "default", "via", world.router_address)
+
+    flapping = threading.Thread(target=flap)
+    flapping.start()
+    requests = [EchoRequest(address=a, count=100, interval_s=0.01, timeout_s=1.0) for a in servers(20)]
+    try:
+        found = together(world, requests)
+    finally:
+        flapping.join()
+        world.client.ip("-6", "addr", "replace", f"{world.client_address6}/64", "dev", "wan", "nodad")
+        world.client.ip("-6", "route", "replace", "default", "via", world.router_address6)
+    seen = [outcome for series in found for outcome in outcomes(series)]
+    assert set(seen) == {Outcome.ANSWERED, Outcome.NOT_SENT}, f"seed {seed}"
+    assert {outcomes(series)[0] for series in found} == {outcomes(series)[-1] for series in found} == {Outcome.ANSWERED}
+
+
+def test_what_the_own_queue_drops_was_not_sent(world):
+    """A token bucket filter that is far too small: its own counter says how many packets left."""
+    chance = random.Random(os.urandom(8))
+    bits = chance.randint(200, 800)
+    world.client.run(*f"tc qdisc add dev wan root tbf rate {bits}kbit burst 2000 limit 3000".split())
+    try:
+        found = together(world, [EchoRequest(address=a, count=20, interval_s=0.01, timeout_s=1.5) for a in servers(40)])
+        told = world.client.run("tc", "-s", "-j", "qdisc", "show", "dev", "wan")
+    finally:
+        world.client.run("tc", "qdisc", "del", "dev", "wan", "root")
+    seen = [sample for series in found for sample in series.samples]
+    answered = sum(sample.outcome is Outcome.ANSWERED for sample in seen)
+    unsent = [sample for sample in seen if sample.outcome is Outcome.NOT_SENT]
+    assert answered + len(unsent) == len(seen)
+    assert {sample.failure.errno for sample in unsent} == {"ENOBUFS"}
+    assert answered <= json.loads(told)[0]["packets"] <= answered + 10, "neighbour discovery is in it as well"

@@ -82,6 +82,47 @@ def test_the_silent_ones_among_many_are_exactly_those_that_were_silenced(host):
     assert (summary["silent"], summary["packets"]["lost"]) == (len(dead), 2 * len(dead))
 
 
+def test_each_target_that_does_not_answer_is_told_by_its_reason(host):
+    """Silent: nothing came back. Unreachable: an ICMP error did. Unsent: nothing left this host."""
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")  # noqa: T201
+    chance = random.Random(seed)
+    targets = addresses(60)
+    chance.shuffle(targets)
+    cuts = sorted(chance.sample(range(5, 55), 2))
+    silent, rejected = targets[: cuts[0]], targets[cuts[0] : cuts[1]]
+    unsent = [f"fe80::{number:x}" for number in range(1, chance.randint(2, 9))]  # without a zone there is no way there
+    host.nft(
+        "table ip t {\nchain i {\ntype filter hook input priority 0;\n"
+        f"icmp type echo-request ip daddr {{ {', '.join(silent)} }} drop\n"
+        f"icmp type echo-request ip daddr {{ {', '.join(rejected)} }} reject with icmp type admin-prohibited\n}}\n}}"
+    )
+    status, (*lines, summary) = sweep(host, targets + unsent, "count=2", "interval_s=0.05", "timeout_s=0.3")
+    assert status == 0
+    assert len(lines) == len(targets + unsent)
+    expected = {
+        "answering": len(targets) - cuts[1],
+        "unreachable": len(rejected),
+        "silent": len(silent),
+        "unsent": len(unsent),
+        "unmeasured": 0,
+    }
+    assert {key: summary[key] for key in expected} == expected, f"seed {seed}"
+
+
+def test_no_packet_more_once_nobody_reads(host, tmp_path):
+    """netdiag probe latency --targets ... | head -1, with targets for a minute"""
+    (tmp_path / "targets").write_text("\n".join(addresses(TARGETS)))
+    command = (
+        f"{PROGRAM} probe latency --targets {tmp_path / 'targets'} --rate 50 --format json --set count=3 | head -1"
+    )
+    status, told = subprocess.getstatusoutput(f"ip netns exec {host.name} bash -c 'set -o pipefail; {command}'")
+    (line,) = told.splitlines()
+    assert json.loads(line)["schema"] == "netdiag.probe/1"
+    assert status == 3
+    assert received_echoes(host) < 3 * TARGETS
+
+
 def test_handshakes_where_a_port_is_named(host):
     with host.listen(5433, "127.0.0.1"):
         status, (*lines, summary) = sweep(host, ["127.0.0.1:5433", "127.0.0.2:5433", "127.0.0.3"], "count=2")

@@ -189,6 +189,13 @@ async def test_echoes_that_do_not_fit_are_not_sent():
         (Target(host="192.0.2.10"), LatencyOptions(), "port"),
         (TARGET, LatencyOptions(method="icmp"), "ICMP"),
         (TARGET, LatencyOptions(method="carrier pigeon"), "carrier pigeon"),
+        (TARGET, LatencyOptions(timeout_s=0.0), "timeout_s"),
+        (TARGET, LatencyOptions(timeout_s=float("nan")), "timeout_s"),
+        (TARGET, LatencyOptions(interval_s=-0.1), "interval_s"),
+        (TARGET, LatencyOptions(interval_s=float("inf")), "interval_s"),
+        (TARGET, LatencyOptions(method="icmp", count=65537), "65536"),
+        (TARGET, LatencyOptions(method="icmp", count=-1), "count -1"),
+        (TARGET, LatencyOptions(count=-1), "count -1"),
     ],
 )
 async def test_unavailable_says_why(target, options, word):

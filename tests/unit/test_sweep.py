@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from netdiag.cli.output import UserError
-from netdiag.cli.sweep import Place, at_once, read_places
+from netdiag.cli.probe import ProbeArguments
+from netdiag.cli.sweep import Place, at_once, read_places, sweep_command
 from netdiag.cli.sweep_report import Table
 from probes.latency import LatencyOptions
 from tests.command_line import netdiag
@@ -71,6 +72,16 @@ def test_wrong_usage_is_told(arguments, said):
     assert said in ran.stderr
 
 
+@pytest.mark.parametrize("key", ["interval_s", "timeout_s"])
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "-1", "1e300"])
+def test_an_impossible_schedule_is_refused(key, text, tmp_path):
+    """A timeout of none would call every answer late or lost."""
+    (tmp_path / "targets").write_text("127.0.0.1")
+    arguments = ProbeArguments(name="latency", target=None, settings=(f"{key}={text}",))
+    with pytest.raises(UserError, match=key):
+        sweep_command(arguments, tmp_path / "targets")
+
+
 def test_silent_targets_do_not_hold_up_the_rate():
     """Little's law: at ``rate`` packets a second, so many targets are under way if each stays to the bitter end."""
     chance = random.Random(11)
@@ -87,6 +98,25 @@ def test_silent_targets_do_not_hold_up_the_rate():
 def test_attempts_never_need_more_descriptors_than_there_are():
     options = LatencyOptions(count=10, interval_s=0.2, timeout_s=3.0)
     assert at_once(options, 1000.0, 1024) * options.count <= 1024
+
+
+def test_a_row_says_why_there_is_no_figure():
+    icmp = {"family": 4, "type": 3, "code": 13, "offender": "198.51.100.1", "mtu": None}
+    failures = [
+        ("rejected", {"icmp": icmp, "errno": None, "detail": None}),
+        ("rejected", {"icmp": icmp, "errno": None, "detail": None}),
+        ("not-sent", {"icmp": None, "errno": "ENOBUFS", "detail": None}),
+        ("lost", {"icmp": None, "errno": None, "detail": None}),
+        ("answered", None),
+    ]
+    data = {
+        "loss": {"sent": 2, "lost": 1, "late": 0},
+        "rtt": dict.fromkeys(("minimum_s", "p50_s", "maximum_s")),
+        "samples": [{"outcome": outcome, "failure": failure} for outcome, failure in failures],
+    }
+    measurement = {"to": {"host": "h", "endpoint": "h", "address": "h"}, "data": data, "reason": None}
+    row = Table(1).target({"measurements": [measurement]}).splitlines()[1]
+    assert row.endswith("  2 rejected by 198.51.100.1  1 not-sent (ENOBUFS)")
 
 
 def test_the_table_is_safe_to_print():

@@ -56,7 +56,7 @@ class Flight:
         if probe is None:
             return None
         series = probe.series
-        if source != series.source or not payload.startswith(series.token):
+        if (series.source is not None and source != series.source) or not payload.startswith(series.token):
             return None
         series.answered(probe, stamp_ns, read)
         return series

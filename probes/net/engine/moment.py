@@ -11,6 +11,7 @@ from probes.exchanges import TimestampSource
 CLOCK_SLACK_S = 0.001
 _TOGETHER_S = 0.0002
 _ATTEMPTS = 10
+KERNEL_RX_TX, KERNEL_RX, USER = TimestampSource.KERNEL_RX_TX, TimestampSource.KERNEL_RX, TimestampSource.USER
 _SLEW = 0.001  # adjtime(3) slews by up to 500 ppm; twice that is no step
 
 
@@ -49,10 +50,10 @@ def round_trip(
     """
     user = read.monotonic - sent.monotonic
     if receive_ns is None or stepped(sent, read):
-        return user, TimestampSource.USER
+        return user, USER
     longest = user + CLOCK_SLACK_S
     if transmit_ns is not None and 0 < (kernel := (receive_ns - transmit_ns) / 1e9) <= longest:
-        return kernel, TimestampSource.KERNEL_RX_TX
+        return kernel, KERNEL_RX_TX
     if 0 < (kernel := (receive_ns - sent.wall_ns) / 1e9) <= longest:
-        return kernel, TimestampSource.KERNEL_RX
-    return user, TimestampSource.USER
+        return kernel, KERNEL_RX
+    return user, USER

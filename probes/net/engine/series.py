@@ -2,7 +2,7 @@
 
 How an echo ends
 1. A reply counts with the right source, identifier, sequence and payload; the first one settles the echo, further
-   ones are its duplicates.
+   ones are its duplicates. A group or "this host" answers from addresses of its own: there any source is right.
 2. Within ``timeout_s`` it is ANSWERED; later it is LATE, as long as the series waits: one more timeout after the last
    echo's own.
 3. A reply whose sequence is below one that had arrived before is reordered (RFC 4737, 3.2).
@@ -14,17 +14,17 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from probes.exchanges import EchoRequest, EchoSample, EchoSeries, TimestampSource
+from probes.exchanges import MOST_ECHOES, EchoRequest, EchoSample, EchoSeries, TimestampSource
 from probes.failures import from_icmp, timed_out
 from probes.model import Failure, IcmpError, Outcome
 from probes.net.engine.messages import TOKEN_BYTES
-from probes.net.engine.moment import Moment, round_trip
-from probes.net.sockets import canonical, packed_address
+from probes.net.engine.moment import USER, Moment, round_trip
+from probes.net.sockets import answers_from_elsewhere, canonical, packed_address
 
-MOST_ECHOES = 65536  # the sequence number has 16 bits
 JITTER = 0.1  # of the interval, to either side: no phase lock with what is periodic on the path (RFC 2330 11.1)
 _CLOSEST = 0.5  # of the interval: what pacing held back is not made up for by haste
 
+_ANSWERED = Outcome.ANSWERED  # looking a member up in its class costs more than the rest of an echo's verdict
 _BEST_FIRST = [TimestampSource.KERNEL_RX_TX, TimestampSource.KERNEL_RX, TimestampSource.USER]
 
 
@@ -51,7 +51,7 @@ class Series:
         if not 0 < request.count <= MOST_ECHOES:
             raise ValueError(f"count {request.count} is not within 1 and {MOST_ECHOES}")
         self.request, self.due, self.number = request, start, number
-        self.source = packed_address(request.address)
+        self.source = None if answers_from_elsewhere(request.address) else packed_address(request.address)
         self.token = chance.randbytes(min(TOKEN_BYTES, request.payload_bytes))
         self.payload = self.token + chance.randbytes(request.payload_bytes - len(self.token))
         self.probes: list[Probe] = []
@@ -118,11 +118,15 @@ class Series:
 
     def result(self, kind: str, expected: TimestampSource) -> EchoSeries:
         """``expected``: the clock to name where nothing was timed."""
-        timed = [_time(probe) for probe in self.probes]
-        sources = {source for rtt_s, source in timed if rtt_s is not None}
         start = next((probe.sent.monotonic for probe in self.probes if probe.not_sent is None), 0.0)
+        samples, sources = [], []
+        for probe in self.probes:
+            rtt_s, source = _time(probe)
+            if rtt_s is not None and source not in sources:
+                sources.append(source)
+            samples.append(_sample(probe, rtt_s, start))
         return EchoSeries(
-            samples=tuple(_sample(probe, rtt_s, start) for probe, (rtt_s, _) in zip(self.probes, timed, strict=True)),
+            samples=tuple(samples),
             timestamp_source=max(sources, key=_BEST_FIRST.index, default=expected),
             socket=kind,
             reordered=self.reordered,
@@ -133,7 +137,7 @@ def _sample(probe: Probe, rtt_s: float | None, start: float) -> EchoSample:
     outcome, failure = _verdict(probe, rtt_s)
     return EchoSample(
         sequence=probe.sequence,
-        sent_s=probe.sent.monotonic - start if outcome is not Outcome.NOT_SENT else None,
+        sent_s=probe.sent.monotonic - start if probe.not_sent is None else None,
         outcome=outcome,
         rtt_s=rtt_s,
         duplicates=probe.duplicates,
@@ -149,10 +153,10 @@ def _verdict(probe: Probe, rtt_s: float | None) -> tuple[Outcome, Failure | None
     request = probe.series.request
     if probe.icmp is not None:
         return from_icmp(probe.icmp, "receive", canonical(request.address))
-    return (Outcome.LATE if rtt_s > request.timeout_s else Outcome.ANSWERED), None
+    return (Outcome.LATE if rtt_s > request.timeout_s else _ANSWERED), None
 
 
 def _time(probe: Probe) -> tuple[float | None, TimestampSource]:
     if probe.not_sent is not None or probe.read is None:
-        return None, TimestampSource.USER
+        return None, USER
     return round_trip(probe.sent, probe.read, probe.transmit_ns, probe.receive_ns)
