@@ -11,7 +11,12 @@ import shutil
 from collections.abc import Generator
 from typing import Any
 
+import hypothesis
 import pytest
+
+# No test asserts a time; Hypothesis asserts 200 ms for each example unless told not to.
+hypothesis.settings.register_profile("netdiag", deadline=None)
+hypothesis.settings.load_profile("netdiag")
 
 IN_CI = os.environ.get("CI", "") not in ("", "0", "false")
 SYSTEM_PATHS = "/usr/sbin:/sbin:/usr/lib/postgresql/15/bin"

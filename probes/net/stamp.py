@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from dataclasses import dataclass, field
 
 from probes.contract import Clock
 from probes.exchanges import StampRequest, StampSample, StampSeries, TimestampSource
 from probes.failures import classify, from_icmp, timed_out
 from probes.model import Failure, IcmpError, Outcome
-from probes.net.engine.moment import Moment, stepped
+from probes.net.engine.moment import Moment, stepped, take_moment
 from probes.net.errqueue import QueuedMessage, drain
 from probes.net.pacing import Pacing
 from probes.net.sockets import SO_TIMESTAMPING, canonical, probe_socket, socket_address
@@ -92,7 +91,7 @@ class _Session:
         self._steps = 0
 
     def _now(self) -> Moment:
-        return Moment(self._clock.monotonic(), time.time_ns())
+        return take_moment(self._clock)
 
     def _moment(self) -> Moment:
         """Now, noting whether the wall clock was set since the last time."""
