@@ -48,7 +48,8 @@ STUB_EDNS = frozenset({"edns0", "trust-ad"})  # resolv.conf(5): options with whi
 
 def _lost(resolver: Resolver) -> Judgement:
     """Names that it never answers are dns.servfail's; a resolver that answers nothing is dns.resolver-down's."""
-    asked = _counted(resolver)
+    series = _counted(resolver)
+    asked = [query for queries in series for query in queries]
     lost = [query for query in asked if query.outcome is Outcome.LOST]
     share = wilson(len(lost), len(asked), LEVEL)
     slow = slow_lookup(resolver)
@@ -62,9 +63,9 @@ def _lost(resolver: Resolver) -> Judgement:
     mute = _mute(asked)
     if mute:
         return _mute_finding(resolver, asked, len(lost), mute)
-    if _events(asked) >= DNS_QUERIES_LOST and share.low > DNS_LOSS:
+    if _events(series) >= DNS_QUERIES_LOST and share.low > DNS_LOSS:
         said = f"A look-up waits the stub resolver's timeout for each (5 s by default); {lookup_time(resolver)}."
-        confidence = LIKELY if _events(asked) > DNS_QUERIES_LOST else POSSIBLE
+        confidence = LIKELY if _events(series) > DNS_QUERIES_LOST else POSSIBLE
         return _unanswered(resolver, asked, len(lost), said, confidence)
     if len(lost) >= DNS_ATTEMPTS and share.low > DNS_LOSS:
         said = f"{len(lost)} of {len(asked)} queries unanswered: loss, a cold cache, or one short outage"
@@ -78,12 +79,17 @@ def _lost(resolver: Resolver) -> Judgement:
     )
 
 
-def _counted(resolver: Resolver) -> list[DnsQuery]:
-    """Datagrams about names of which it told something, without the silences that prove nothing (rule 2)."""
+def _counted(resolver: Resolver) -> list[list[DnsQuery]]:
+    """In the order asked: the sample, or, where there is none, each name's and type's attempts; without the silences
+    that prove nothing (rule 2), and only of names of which it told something."""
     told = [view for view in resolver.views if any(answers(query) for query in view.datagrams)]
-    asked = [query for view in told for query in view.datagrams]
-    patience = max((query.seconds for query in asked if answers(query)), default=0.0)
-    return [query for query in asked if query.outcome is not Outcome.LOST or query.seconds >= patience]
+    series = [list(view.sampled) for view in told if view.sampled] or [
+        [query for query in view.over("udp") if query.record_type == kind]
+        for view in told
+        for kind in sorted({query.record_type for query in view.over("udp")})
+    ]
+    patience = max((query.seconds for queries in series for query in queries if answers(query)), default=0.0)
+    return [[q for q in queries if q.outcome is not Outcome.LOST or q.seconds >= patience] for queries in series]
 
 
 def _late_finding(resolver: Resolver, asked: list[DnsQuery]) -> Finding | None:
@@ -108,10 +114,10 @@ def _late_finding(resolver: Resolver, asked: list[DnsQuery]) -> Finding | None:
     )
 
 
-def _events(asked: list[DnsQuery]) -> int:
+def _events(series: list[list[DnsQuery]]) -> int:
     """Losses, those in a row counted once: one short outage is one event."""
-    lost = [query.outcome is Outcome.LOST for query in asked]
-    return sum(now and not before for before, now in pairwise((False, *lost)))
+    fates = [[query.outcome is Outcome.LOST for query in queries] for queries in series]
+    return sum(now and not before for lost in fates for before, now in pairwise((False, *lost)))
 
 
 def _mute(asked: list[DnsQuery]) -> str | None:
