@@ -16,7 +16,7 @@ CONSEQUENCES: dict[str, frozenset[str]] = {
     # Not link.loss: that is measured with small packets, which a black hole lets through.
     "mtu.black-hole": frozenset({"db.unresponsive", "db.slow", "mtu.fragmentation", "db.backup-stall"}),
     "link.loss": frozenset({"db.unresponsive", "db.slow", "dns.loss", "db.connection-cut"}),
-    "region.latency": frozenset({"db.slow"}),
+    "region.latency": frozenset({"db.slow", "db.unresponsive"}),
     "bgp.route-change": frozenset({"region.latency", "db.slow"}),
     "bgp.flapping": frozenset({"region.latency", "link.loss", "db.slow", "db.unresponsive"}),
     "lb.wrong-protocol": frozenset({"db.unresponsive", "db.tls-invalid"}),
@@ -34,8 +34,9 @@ CONSEQUENCES: dict[str, frozenset[str]] = {
 }
 
 
-# Lost packets explain a silence that is itself in doubt (no confidence), never one after acknowledged bytes, each time.
-ONLY_IN_DOUBT = frozenset({("link.loss", "db.unresponsive")})
+# Lost packets and a long way explain a silence that is itself in doubt (no confidence), never one after acknowledged
+# bytes, each time.
+ONLY_IN_DOUBT = frozenset({("link.loss", "db.unresponsive"), ("region.latency", "db.unresponsive")})
 # A balancer's loss fails checks of its own. One that fails from here too, and is DOWN there, is certain by itself.
 NEVER_WHEN_CERTAIN = frozenset({("lb.packet-loss", "lb.health-check-failing")})
 

@@ -140,3 +140,7 @@ FLOW_TRIES = 3
 
 FLOW_CHANCE = 0.01
 """... and the chance, at the upper bound of the first SYNs' loss, that so few of the repeated SYNs are answered."""
+
+PATIENT_ROUND_TRIPS = 4
+"""Round trips of silence in one phase before the server is called silent: a lost packet alone costs up to three (RFC
+6298: an RTO of SRTT + 4 RTTVAR, and RTTVAR begins at half a round trip)."""

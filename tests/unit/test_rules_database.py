@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shlex
+from dataclasses import replace
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -184,6 +185,27 @@ def test_bytes_that_were_never_acknowledged_leave_the_confidence_open():
     finding = only(SILENT, world(unheard))
     assert finding.confidence is None
     assert "not acknowledged" in finding.statement
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_deadline_that_cuts_a_slow_way_short_is_not_the_servers_silence(seed):
+    """Three round trips of silence on a way of this length say nothing; five do, whatever the way's length."""
+    draw = random.Random(seed)
+    trip = draw.uniform(0.05, 0.8)
+    handshake = ev.connected(trip)
+    short = ev.waterfall(failed=Phase.READY, phase_s=draw.uniform(0.1, 3.0) * trip, handshake=handshake)
+    long = ev.waterfall(failed=Phase.READY, phase_s=draw.uniform(5.0, 9.0) * trip, handshake=handshake)
+    doubtful, sure = only(SILENT, world(short, short)), only(SILENT, world(long, long))
+    assert (doubtful.confidence, sure.confidence) == (None, 0.9)
+    assert "too little to tell" in doubtful.statement
+    assert only(SILENT, world(short, long)).confidence == 0.9, "one patient silence is enough"
+
+
+def test_a_queue_that_grew_after_the_handshake_counts_by_the_connections_own_round_trip():
+    crowded = ev.waterfall(
+        failed=Phase.STARTUP, phase_s=1.2, handshake=ev.connected(0.05), info=replace(ev.tcp_info(), rtt_s=0.45)
+    )
+    assert only(SILENT, world(crowded)).confidence is None
 
 
 def test_a_stall_in_tls_is_the_black_holes_where_one_is_proven():

@@ -55,6 +55,7 @@ from netdiag.diagnosis.rules.waterfalls import (
 from netdiag.diagnosis.thresholds import (
     CERTAIN,
     LIKELY,
+    PATIENT_ROUND_TRIPS,
     POSSIBLE,
     SLOW_ATTEMPTS,
     SLOW_PHASE_ROUND_TRIPS,
@@ -439,8 +440,34 @@ def _lossy(case: Case, place: Place) -> bool:
     return resent or tries.count(Answer.SILENT) > 0 or tries.syns > tries.sent
 
 
+def _cut_short(attempt: Attempt) -> bool:
+    """The attempt's time ran out when the phase had lasted a few round trips only: so short a silence says nothing."""
+    lasted, trip = attempt.seconds(attempt.waterfall.failed_phase or Phase.TCP), _round_trip(attempt)
+    return _is_stall(attempt) and lasted is not None and trip is not None and lasted < PATIENT_ROUND_TRIPS * trip
+
+
+def _round_trip(attempt: Attempt) -> float | None:
+    """The longer of the handshake's and the connection's smoothed one: a queue grows while a connection is made."""
+    handshake, info = attempt.waterfall.handshake, attempt.waterfall.info
+    known = [
+        trip for trip in (handshake.rtt_s if handshake else None, info.rtt_s if info else None) if trip is not None
+    ]
+    return max(known, default=None)
+
+
+def _slow_way(sample: Sample) -> str:
+    first = sample.hits[0]
+    trip, lasted = _round_trip(first), first.seconds(first.waterfall.failed_phase or Phase.TCP)
+    return (
+        f" A round trip takes {milliseconds(trip or 0.0)}, and of the time for a connection "
+        f"{milliseconds(lasted or 0.0)} were left for that phase: too little to tell a silent server from a long or crowded way."
+    )
+
+
 def _doubt(sample: Sample, untold: bool, lossy: bool) -> str:
     """The look-alike that this evidence leaves open, as one more sentence; empty where it leaves none."""
+    if all(_cut_short(a) for a in sample.hits):
+        return _slow_way(sample)
     if _unacknowledged(sample):
         return " What we sent was not acknowledged either: a full accept queue or a filter looks the same."
     if untold:
