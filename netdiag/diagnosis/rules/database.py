@@ -457,10 +457,10 @@ def _round_trip(attempt: Attempt) -> float | None:
 
 def _slow_way(sample: Sample) -> str:
     first = sample.hits[0]
-    trip, lasted = _round_trip(first), first.seconds(first.waterfall.failed_phase or Phase.TCP)
+    trip, lasted = _round_trip(first) or 0.0, first.seconds(first.waterfall.failed_phase or Phase.TCP) or 0.0
     return (
-        f" A round trip takes {milliseconds(trip or 0.0)}, and of the time for a connection "
-        f"{milliseconds(lasted or 0.0)} were left for that phase: too little to tell a silent server from a long or crowded way."
+        f" A round trip takes {milliseconds(trip)}, and of the time for a connection {milliseconds(lasted)} were left "
+        "for that phase: too little to tell a silent server from a long or crowded way."
     )
 
 
