@@ -18,6 +18,7 @@ CONSEQUENCES: dict[str, frozenset[str]] = {
     "link.loss": frozenset({"db.unresponsive", "db.slow", "dns.loss", "db.connection-cut"}),
     "region.latency": frozenset({"db.slow", "db.unresponsive"}),
     "bgp.route-change": frozenset({"region.latency", "db.slow"}),
+    "bgp.asymmetric": frozenset({"region.latency", "db.slow"}),
     "bgp.flapping": frozenset({"region.latency", "link.loss", "db.slow", "db.unresponsive"}),
     "lb.wrong-protocol": frozenset({"db.unresponsive", "db.tls-invalid"}),
     "lb.health-check-failing": frozenset({"lb.backend-down"}),

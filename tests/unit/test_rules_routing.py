@@ -29,7 +29,7 @@ from tests.fakes.evidence import (
     target,
 )
 
-CHANGE, FLAPPING = routing.RULES
+CHANGE, FLAPPING, ASYMMETRIC = routing.RULES
 HERE = VantagePlan(region="us-east")
 ADDRESS = "198.51.100.7"
 FAR = endpoint(ADDRESS, name="db-west", region="us-west")
@@ -174,7 +174,7 @@ def test_other_hops_of_the_same_networks_are_no_change() -> None:
 
 
 def test_an_exchange_in_between_needs_the_rtt_too() -> None:
-    exchange = traced(65010, 64999, 65100, 65020)
+    exchange = traced(65010, 64999, 64999, 65100, 65020)
     assert isinstance(only(CHANGE, world(exchange, rtts(0.05))), NotMeasured)
     longer = only(CHANGE, world(exchange, rtts(0.2)))
     assert isinstance(longer, Finding)
@@ -221,7 +221,9 @@ def test_dropping_hops_of_the_normal_path_never_fires(seed: int) -> None:
     (found,) = judged(CHANGE, world(traced(*hops), rtts(0.2), baselines=(baseline,)))
     assert not isinstance(found, Finding), f"seed {seed}"
     place = draw.randrange(len(hops))
-    (found,) = judged(CHANGE, world(traced(*hops[:place], 60001, *hops[place:]), rtts(0.2), baselines=(baseline,)))
+    (found,) = judged(
+        CHANGE, world(traced(*hops[:place], 60001, 60001, *hops[place:]), rtts(0.2), baselines=(baseline,))
+    )
     assert isinstance(found, Finding), f"seed {seed}"
 
 
@@ -314,3 +316,47 @@ def test_one_turn_of_the_path_is_the_sessions_flapping() -> None:
 def test_one_reading_is_not_enough() -> None:
     assert isinstance(only(FLAPPING, lone(session())), NotMeasured)
     assert isinstance(only(FLAPPING, world(traced(*USUAL))), NotMeasured)
+
+
+# bgp.asymmetric
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_hop_that_answers_from_another_network_tells_of_the_way_back(seed) -> None:
+    draw = random.Random(seed)
+    stray, position = draw.randint(64512, 65009), draw.randint(1, 3)
+    hops = [65010, 65100, 65100, 65020]
+    hops.insert(position, stray)
+    told = world(traced(*hops), rtts(draw.uniform(0.08, 0.4)))
+    found = only(ASYMMETRIC, told)
+    assert isinstance(found, Finding)
+    assert (found.confidence, found.subject.direction) == (0.7, "from-target")
+    assert f"hop {position + 1} answers from 192.0.2.{position + 1}, an address of AS{stray}" in found.statement
+    assert isinstance(only(CHANGE, told), NotMeasured), "it is one or the other, never both"
+
+
+def test_it_explains_the_lifted_minimum() -> None:
+    run_case = world(traced(65010, 65100, 65200, 65020), rtts(0.2))
+    (asymmetric,) = judged(ASYMMETRIC, run_case)
+    (delay,) = [j for j in judged(link.RULES[0], run_case) if isinstance(j, Finding) and j.code == "region.latency"]
+    assert explains(asymmetric, delay)
+
+
+def test_a_minimum_as_usual_rules_out_a_longer_way_back() -> None:
+    found = only(ASYMMETRIC, world(traced(65010, 65100, 65200, 65020), rtts(0.05)))
+    assert isinstance(found, RuledOut)
+    assert "of the same length does not show" in found.smallest_fault
+
+
+@pytest.mark.parametrize("hops", [DETOUR, (65010, 65200, 65200, 65100, 65020), USUAL, (65010, None, None, 65020)])
+def test_another_way_there_or_nothing_seen_is_no_asymmetry(hops) -> None:
+    found = only(ASYMMETRIC, world(traced(*hops), rtts(0.2)))
+    assert isinstance(found, NotMeasured)
+    assert "netdiag reflect" in found.remedy
+    assert found.remedy.endswith(f"netdiag probe stamp {ADDRESS}:862")
+
+
+def test_a_way_that_comes_and_goes_is_not_called_asymmetric() -> None:
+    odd = (65010, 65100, 65200, 65020)
+    readings = [traced(*hops, ordinal=n) for n, hops in enumerate((USUAL, odd, USUAL, odd), start=1)]
+    assert isinstance(only(ASYMMETRIC, world(*readings, rtts(0.2))), NotMeasured)

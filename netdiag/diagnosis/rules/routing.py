@@ -1,10 +1,13 @@
-"""Routes between networks: bgp.route-change and bgp.flapping, from measured AS paths and a router's own sessions.
+"""Routes between networks: bgp.route-change, bgp.flapping and bgp.asymmetric, from measured AS paths and a router's own
+sessions.
 
 What both rest on
 1. An AS path from outside is an estimate: hops of unknown origin are wildcards, and a path that merely misses
    networks is no change. Only a network that was not there before, or another order, is one.
 2. Several paths inside one network are one AS path; a longer queue is none. The minimum RTT stands beside.
 3. A network that only comes in between, with every other still there, may be an exchange's LAN: it takes the RTT too.
+   And if it shows at one hop alone, that hop may only answer from there: a router takes the address of the interface
+   that its answer leaves by (RFC 1812 4.3.2.4), so that it tells of the way back.
 4. BIRD's own state needs no estimate. A session that an operator disabled is down, not broken.
 5. Coming and going is told from readings of this run alone: there and back, never one step.
 """
@@ -44,12 +47,14 @@ from netdiag.diagnosis.thresholds import (
     RTT_MARGIN_S,
     RTT_SAMPLES,
 )
+from netdiag.plan.endpoints import at
 from netdiag.plan.model import Baseline, Router
 from probes.model import Measurement, value
 from probes.routing import RoutingMeasurement
+from probes.stamp import DEFAULT_PORT
 from probes.wire.bird import BirdSession
 
-CHANGE, FLAPPING = "bgp.route-change", "bgp.flapping"
+CHANGE, FLAPPING, ASYMMETRIC = "bgp.route-change", "bgp.flapping", "bgp.asymmetric"
 Reading = Measurement[RoutingMeasurement]
 
 
@@ -80,6 +85,7 @@ class Comparison:
     only_more: bool  # nothing of the normal path is gone: a network came in between
     gone: tuple[int, ...]
     diverges: int | None  # index of the first hop that is not on the normal path
+    strays: tuple[int, ...]  # indices of the hops in networks that are not on it at all
 
 
 def compare(normal: Sequence[int], now: RoutingMeasurement) -> Comparison:
@@ -94,7 +100,15 @@ def compare(normal: Sequence[int], now: RoutingMeasurement) -> Comparison:
         and _merged(a for a in known if a in expected) == _seen(expected, known),
         gone=gone,
         diverges=diverges,
+        strays=tuple(index for index, asn in _known(now) if asn not in expected),
     )
+
+
+def _known(now: RoutingMeasurement) -> Iterator[tuple[int, int]]:
+    """Index and network of each hop that lies in one network for sure."""
+    for index, hop in enumerate(now.hops):
+        if hop.origin is not None and len(hop.origin.asns) == 1:
+            yield index, hop.origin.asns[0]
 
 
 def _seen(expected: Sequence[int], known: Sequence[int]) -> tuple[int, ...]:
@@ -105,10 +119,7 @@ def _seen(expected: Sequence[int], known: Sequence[int]) -> tuple[int, ...]:
 def _first_stray(expected: Sequence[int], now: RoutingMeasurement) -> int | None:
     """The hop at which the known networks stop being a subsequence of the expected ones."""
     place = 0
-    for index, hop in enumerate(now.hops):
-        if hop.origin is None or len(hop.origin.asns) != 1:
-            continue
-        asn = hop.origin.asns[0]
+    for index, asn in _known(now):
         while place < len(expected) and expected[place] != asn:
             place += 1
         if place == len(expected):
@@ -257,10 +268,12 @@ def _route_change(case: Case, route: Route) -> Judgement:
     last, compared, now = route.readings[-1], route.comparisons[-1], route.readings[-1].data
     assert now is not None  # _readings keeps measured ones alone
     floor, normal = _floor(case, route.path), route.baseline.rtt
-    longer = bool(floor and normal and floor.minimum_s > max(RTT_FACTOR * normal, normal + RTT_MARGIN_S))
+    longer = _is_longer(floor, normal)
     figures = f"{_way(route)}: normal {_spelled(route.baseline.as_path)}, now {_spelled(now.as_path)}"
     if _flaps(case, route):
         return _open(route, f"{figures}; it changed back and forth during the run.", "See bgp.flapping.")
+    if _answers_from_elsewhere(compared) and longer:
+        return _open(route, f"{figures}. Nothing of the normal path is gone.", f"See {ASYMMETRIC}.")
     if compared.changed and (longer or not compared.only_more):
         return _change_finding(case, route, last, compared, floor, longer=longer, figures=figures)
     if compared.changed:
@@ -276,6 +289,15 @@ def _route_change(case: Case, route: Route) -> Judgement:
         smallest_fault="a route through one network more or other than these; a change inside one is not visible.",
         evidence=ids(route.readings),
     )
+
+
+def _is_longer(floor: Floor | None, normal: float | None) -> bool:
+    return bool(floor and normal and floor.minimum_s > max(RTT_FACTOR * normal, normal + RTT_MARGIN_S))
+
+
+def _answers_from_elsewhere(compared: Comparison) -> bool:
+    """The normal path whole, and one hop with an address of another network between."""
+    return compared.only_more and len(compared.strays) == 1
 
 
 def _way(route: Route) -> str:
@@ -534,6 +556,73 @@ def _flapping_finding(
     )
 
 
+# bgp.asymmetric
+
+
+def judge_asymmetry(case: Case) -> Iterator[Judgement]:
+    for route in _routes(case):
+        yield _asymmetry(case, route)
+
+
+def _asymmetry(case: Case, route: Route) -> Judgement:
+    floor, normal = _floor(case, route.path), route.baseline.rtt
+    longer, elsewhere = _is_longer(floor, normal), [c for c in route.comparisons if _answers_from_elsewhere(c)]
+    if longer and floor and elsewhere and not _flaps(case, route):
+        return _asymmetric_finding(route, floor, elsewhere[-1])
+    if floor and normal and not longer:
+        most = max(RTT_FACTOR * normal, normal + RTT_MARGIN_S)
+        return RuledOut(
+            code=ASYMMETRIC,
+            subject=route.subject,
+            statement=f"{_both_ways(route)}{_floor_told(floor, normal)}: neither way has become a detour.",
+            smallest_fault=f"a way back that lifts the minimum RTT above {milliseconds(most)}; another one of the same "
+            "length does not show.",
+            evidence=floor.evidence,
+        )
+    reflector = shlex.quote(at(route.path.address or route.path.endpoint.host, DEFAULT_PORT))
+    return NotMeasured(
+        code=ASYMMETRIC,
+        subject=route.subject,
+        statement=f"{_both_ways(route)}{_floor_told(floor, normal)}: no reflector at the far end tells the ways apart.",
+        remedy=f"Run `netdiag reflect` on {route.path.endpoint.name}, then here: netdiag probe stamp {reflector}",
+    )
+
+
+def _both_ways(route: Route) -> str:
+    return f"{route.baseline.source} -> {route.baseline.target} ({route.path.label}) and back"
+
+
+def _asymmetric_finding(route: Route, floor: Floor, compared: Comparison) -> Finding:
+    reading = next(m for m, c in zip(route.readings, route.comparisons, strict=True) if c is compared)
+    hop = reading.data.hops[compared.strays[0]] if reading.data else None
+    stray = _spelled(hop.origin.asns if hop and hop.origin else ())
+    where = f"hop {compared.strays[0] + 1} answers from {hop.address if hop else None}, an address of {stray}"
+    return Finding(
+        id=finding_id(ASYMMETRIC, route.subject),
+        code=ASYMMETRIC,
+        role=FindingRole.CAUSE,
+        severity=Severity.WARNING,
+        confidence=POSSIBLE,
+        section=Section.INFRASTRUCTURE,
+        subject=replace(route.subject, direction="from-target"),
+        statement=f"The way back from {route.path.label} differs: the way there is the normal "
+        f"{_spelled(route.baseline.as_path)}, but {where}, so that its answers leave by {stray}"
+        f"{_floor_told(floor, route.baseline.rtt)}. A network of one router that came in between would look the same.",
+        evidence=tuple(sorted({*ids(route.readings), *floor.evidence})),
+        would_refute=f"A trace from the far end towards here that does not cross {stray}, or the reverse delay of "
+        "`netdiag probe stamp` as usual.",
+        actions=(
+            Action(
+                owner="network",
+                horizon=Horizon.SHORT_TERM,
+                step=f"At the far end compare the route towards {route.baseline.source} with the normal one: local "
+                f"preference, prepending, the session with {_spelled(route.baseline.as_path[1:-1])}.",
+                check=probe_command("path", route.path),
+            ),
+        ),
+    )
+
+
 RULES: tuple[Rule, ...] = (
     Rule(
         code=CHANGE,
@@ -541,7 +630,8 @@ RULES: tuple[Rule, ...] = (
         fires="The measured AS path holds a network that the baseline's as_path does not, or another order; or a BIRD "
         "session is down with an error.",
         quiet="Hops of unknown origin could be the missing networks, several paths run inside one network, a network "
-        "only came in between while the minimum RTT stayed (an exchange's LAN), or a session was disabled.",
+        "only came in between while the minimum RTT stayed (an exchange's LAN) or at one hop alone (that hop answers "
+        "by another way: bgp.asymmetric), or a session was disabled.",
         refuted_by="The baseline's AS path measured again, or the router's own table showing it.",
         judge=judge_route_change,
     ),
@@ -552,5 +642,15 @@ RULES: tuple[Rule, ...] = (
         quiet="There was one change only, or one reading: a change, not coming and going.",
         refuted_by="One state through readings that cover several of its periods.",
         judge=judge_flapping,
+    ),
+    Rule(
+        code=ASYMMETRIC,
+        section=Section.INFRASTRUCTURE,
+        fires="The minimum RTT is above the baseline's, every network of the normal path is there in order, and one "
+        "hop between them answers from an address of another network.",
+        quiet="The minimum RTT has not moved, networks of the normal path are gone or several hops lie in the other "
+        "one (bgp.route-change), or the route changes during the run.",
+        refuted_by="A trace from the far end that does not cross that network; a reverse delay as usual (STAMP).",
+        judge=judge_asymmetry,
     ),
 )
