@@ -80,7 +80,16 @@ WORLDS = {
         world(ev.waterfall(failed=Phase.SSL_REQUEST, kind=FailureKind.CLOSED, ssl_answer=None)),
         {"db.unresponsive"},
     ),
-    "cut-in-query": (world(ev.waterfall(failed=Phase.FIRST_QUERY, kind=FailureKind.RESET)), {"db.unresponsive"}),
+    "cut-in-query": (world(ev.waterfall(failed=Phase.FIRST_QUERY, kind=FailureKind.RESET)), {"db.connection-cut"}),
+    "reset-at-once": (
+        world(ev.waterfall(failed=Phase.SSL_REQUEST, kind=FailureKind.RESET, ssl_answer=None)),
+        {"db.unresponsive"},
+    ),
+    "reset-at-once-beside-one-that-speaks": (
+        world(ev.waterfall(failed=Phase.SSL_REQUEST, kind=FailureKind.RESET, ssl_answer=None), ev.waterfall()),
+        {"db.connection-cut"},
+    ),
+    "ended-with-a-word": (world(refused("57P01", phase=Phase.FIRST_QUERY)), {"db.server-error"}),
     "black-hole": (world(stalled(Phase.TLS), beside=[BLACK_HOLE]), set()),
     "tls-stall": (world(stalled(Phase.TLS), beside=[NO_BLACK_HOLE]), {"db.unresponsive"}),
     "expired": (world(bad_tls(seen=EXPIRED), sslmode="verify-full"), {"db.tls-invalid"}),

@@ -35,6 +35,7 @@ from netdiag.diagnosis.rules.subjects import (
 )
 from netdiag.diagnosis.rules.waterfalls import (
     AUTH,
+    CUT,
     HBA,
     LIMIT,
     LOCAL,
@@ -491,6 +492,37 @@ def _unresponsive_statement(place: Place, sample: Sample) -> str:
     return f"{_share(place, sample)} complete TCP and {ends.get(kind, 'then break')} in phase {phase}{for_how_long}."
 
 
+# db.connection-cut
+
+
+def judge_cut(case: Case) -> Iterator[Judgement]:
+    question = Question(
+        code=CUT,
+        could_show=lambda a: a.spoke_postgresql,
+        fine="{n} of {n} conversations with {place} ran without a RST.",
+        found=_cut,
+        needs_login=False,
+    )
+    yield from _judge(question, case)
+
+
+def _cut(place: Place, sample: Sample) -> Finding:
+    phases = ", ".join(sorted({str(a.waterfall.failed_phase) for a in sample.hits}))
+    return _finding(
+        CUT,
+        place,
+        sample,
+        statement=f"{_share(place, sample)} are reset in the middle of the conversation ({phases}), at a place where the "
+        "server answers. A server that ends a session says why, with a SQLSTATE; a RST without a word is from something "
+        "on the way that cuts connections, or from a backend that crashed.",
+        confidence=POSSIBLE,
+        would_refute="The server's log at that time: a crash or an error for that connection clears the way to it.",
+        step='Read the server\'s log at that time. If it only lost its client ("connection reset by peer"), look for '
+        "the firewall, balancer or inspection device between that resets connections.",
+        owner="network",
+    )
+
+
 # db.tls-invalid
 
 
@@ -767,6 +799,13 @@ RULES = (
         "TCP completes, which the kernel does alone, and the server then says nothing, closes or resets.",
         "Another protocol answers (lb.wrong-protocol), or TLS stalls on a proven black hole (mtu.black-hole).",
         "An answer of the server in that phase.",
+    ),
+    _rule(
+        CUT,
+        judge_cut,
+        "A RST comes in the middle of a conversation, without an error of the server's, where the server answers.",
+        "The server says why it ends the session (SQLSTATE), or answers nobody there (db.unresponsive).",
+        "The server's log: a crash, or an error for that connection.",
     ),
     _rule(
         TLS,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -31,7 +32,7 @@ PASSED, UNCONNECTED, LOCAL, NO_PASSWORD = "passed", "no TCP connection", "stoppe
 
 AUTH, HBA, LIMIT, STARTING = "db.auth-failed", "db.hba-rejected", "db.connection-limit", "db.starting"
 NO_DATABASE, SERVER_ERROR, TLS, SILENT = "db.no-database", "db.server-error", "db.tls-invalid", "db.unresponsive"
-PROTOCOL, BACKEND = "lb.wrong-protocol", "lb.backend-down"
+PROTOCOL, BACKEND, CUT = "lb.wrong-protocol", "lb.backend-down", "db.connection-cut"
 
 _BY_SQLSTATE = {"28P01": AUTH, "53300": LIMIT, "57P03": STARTING, "3D000": NO_DATABASE}
 # PgBouncer says 08P01 to whatever it refuses, and its words are never translated (objects.c, client.c).
@@ -88,11 +89,19 @@ def attempts_at(case: Case, place: Place) -> tuple[Attempt, ...]:
         return ()
     there = case.evidence.of(DatabaseMeasurement, address=place.address, port=place.port)
     own = tuple(m for m in there if m.target.endpoint in (place.endpoint.name, None)) or there
-    return tuple(
+    attempts = tuple(
         Attempt(waterfall=waterfall, measurement=m, fate=fate(waterfall, place.endpoint.role == "load-balancer"))
         for m in own
         for waterfall in (m.data.attempts if m.data else ())
     )
+    speaks = any(attempt.spoke_postgresql for attempt in attempts)
+    return tuple(replace(a, fate=CUT) if speaks and _is_reset(a) else a for a in attempts)
+
+
+def _is_reset(attempt: Attempt) -> bool:
+    """A RST in the middle of the conversation, which no code of its own explains."""
+    failure = attempt.failure
+    return attempt.fate in (SILENT, BACKEND) and failure is not None and failure.kind is FailureKind.RESET
 
 
 def unsuited(attempt: Attempt, wanted: str) -> str | None:
