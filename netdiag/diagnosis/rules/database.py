@@ -512,9 +512,9 @@ def _cut(place: Place, sample: Sample) -> Finding:
         CUT,
         place,
         sample,
-        statement=f"{_share(place, sample)} are reset in the middle of the conversation ({phases}), at a place where the "
-        "server answers. A server that ends a session says why, with a SQLSTATE; a RST without a word is from something "
-        "on the way that cuts connections, or from a backend that crashed.",
+        statement=f"{_share(place, sample)} are reset in the middle of the conversation ({phases}), at a place where "
+        "the server answers. A server that ends a session says why, with a SQLSTATE; a RST without a word is from "
+        "something on the way that cuts connections, or from a backend that crashed.",
         confidence=POSSIBLE,
         would_refute="The server's log at that time: a crash or an error for that connection clears the way to it.",
         step='Read the server\'s log at that time. If it only lost its client ("connection reset by peer"), look for '
