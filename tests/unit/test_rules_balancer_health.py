@@ -85,6 +85,22 @@ def dead(at):
     return ev.database([ev.unconnected_waterfall(ev.unconnected(Outcome.REFUSED))] * 2, at=at)
 
 
+def turned_away(sqlstate, phase, at):
+    return ev.database([ev.waterfall(failed=phase, kind=FailureKind.SERVER, sqlstate=sqlstate)] * 2, at=at)
+
+
+def closing(at):
+    return turned_away("57P03", Phase.STARTUP, at)
+
+
+def full(at):
+    return turned_away("53300", Phase.READY, at)
+
+
+def wrong_password(at):
+    return turned_away("28P01", Phase.STARTUP, at)
+
+
 def world(*measurements, east=alive, west=alive, lb=LB, more=()):
     beside = [found(at) for found, at in ((east, EAST_AT), (west, WEST_AT)) if found]
     return ev.case(*measurements, *beside, *more, endpoints=[lb, EAST, WEST])
@@ -115,6 +131,18 @@ WORLDS = {
     ),
     "slow but in time": (world(asked(checked("east", PASS, PASS, PASS, seconds=1.9), WEST_FINE)), "ruled out"),
     "wrong status": (world(asked(checked("east", MISMATCH, MISMATCH), WEST_FINE)), "cause"),
+    "wrong status, and it is shutting down": (
+        world(asked(checked("east", MISMATCH, MISMATCH), WEST_FINE), east=closing),
+        "note",
+    ),
+    "wrong status, and it is full": (
+        world(asked(checked("east", MISMATCH, MISMATCH), WEST_FINE), east=full),
+        "note",
+    ),
+    "wrong status, and our password is wrong": (
+        world(asked(checked("east", MISMATCH, MISMATCH), WEST_FINE), east=wrong_password),
+        "cause",
+    ),
     "wrong port": (
         world(asked(checked("east", REFUSED, REFUSED), WEST_FINE, rows=(row("east", "DOWN", "L4CON", None), WEST_UP))),
         "cause",

@@ -2,7 +2,8 @@
 
 How a backend is judged, in this order
 1. The balancer's own word (its statistics) decides over the check asked again from here: it stands elsewhere.
-2. Where the database at the backend does not answer either, the check tells the truth: a note, the fault is elsewhere.
+2. Where the database at the backend does not answer either, or turns everybody away (57P03, 53300), the check tells
+   the truth: a note, the fault is elsewhere.
 3. Where the balancer says nothing and no packet of the check came back from the backend, a filter between this host
    and the check's port is as likely as a fault that the balancer sees: nothing is told, unless the balancer closes.
 4. A check that fails at times, and never as often in a row as takes the backend out, is a note.
@@ -28,7 +29,7 @@ from netdiag.diagnosis.finding import (
 )
 from netdiag.diagnosis.rule import Case, Rule
 from netdiag.diagnosis.rules.subjects import addresses_of, finding_id, ids, is_database, places, ratio, unseen_share
-from netdiag.diagnosis.rules.waterfalls import BACKEND, LOCAL, NO_PASSWORD, Attempt, attempts_at
+from netdiag.diagnosis.rules.waterfalls import BACKEND, LIMIT, LOCAL, NO_PASSWORD, STARTING, Attempt, attempts_at
 from netdiag.diagnosis.thresholds import CERTAIN, LIKELY, POSSIBLE
 from netdiag.plan.model import Endpoint
 from probes.balancer import BalancerMeasurement, CheckAttempt, CheckedBackend, CheckPhase, ServerView
@@ -37,6 +38,7 @@ from probes.ports import PortsMeasurement, PortState
 
 HEALTH = "lb.health-check-failing"
 _UNHEARD = frozenset({Outcome.LOST, Outcome.REJECTED, Outcome.UNREACHABLE, Outcome.EXPIRED})
+_SERVES_NOBODY = frozenset({STARTING, LIMIT})
 _TAKEN_OUT = ("MAINT", "DRAIN", "NOLB", "no check")
 
 
@@ -173,9 +175,11 @@ def _service(case: Case, endpoint: Endpoint) -> Service:
     attempts = [a for place in at for a in attempts_at(case, place) if a.fate != LOCAL]
     if is_database(endpoint) and attempts:
         answered = sum(_answered(attempt) for attempt in attempts)
+        refused = sum(attempt.fate in _SERVES_NOBODY for attempt in attempts)
+        turned_away = f", and turns {refused} away (starting, closing or full)" if refused else ""
         return Service(
             alive=answered * 2 > len(attempts),
-            told=f"the database there answers {ratio(answered, len(attempts))} connections",
+            told=f"the database there answers {ratio(answered, len(attempts))} connections{turned_away}",
             evidence=ids(a.measurement for a in attempts),
         )
     ports = case.evidence.of(PortsMeasurement, endpoint=endpoint.name)
@@ -187,7 +191,8 @@ def _service(case: Case, endpoint: Endpoint) -> Service:
 
 
 def _answered(attempt: Attempt) -> bool:
-    return attempt.spoke_postgresql or attempt.fate == NO_PASSWORD
+    """As a server that serves. A login that is refused is the login's own affair; others are let in."""
+    return (attempt.spoke_postgresql or attempt.fate == NO_PASSWORD) and attempt.fate not in _SERVES_NOBODY
 
 
 # What follows
