@@ -27,7 +27,7 @@ from probes.net.engine.channel import EchoChannel, Letter, boxes
 from probes.net.engine.flight import Flight
 from probes.net.engine.messages import Errors
 from probes.net.engine.moment import Moment, take_moment
-from probes.net.engine.series import Probe, Series
+from probes.net.engine.series import Probe, Series, check_count
 from probes.net.engine.warmup import Stamping
 from probes.net.pacing import Pacing
 from probes.net.sockets import socket_address
@@ -57,6 +57,7 @@ class EchoEngine:
 
     async def measure(self, request: EchoRequest) -> EchoSeries:
         """One series; any number may be under way. Raises ProbeUnavailable, or ValueError for an impossible count."""
+        check_count(request)  # before a socket is asked for: a caller's mistake is one whatever this host allows
         session = self._session = self._session or self._open()
         self._users += 1
         try:

@@ -44,12 +44,17 @@ class Probe:
     wire: int = -1  # sequence number on the wire, which counts over all series
 
 
+def check_count(request: EchoRequest) -> None:
+    """Raises ValueError for a count that no sequence numbers can hold."""
+    if not 0 < request.count <= MOST_ECHOES:
+        raise ValueError(f"count {request.count} is not within 1 and {MOST_ECHOES}")
+
+
 class Series:
     """The state of one series, ``number`` among those of its engine. Raises ValueError for an impossible count."""
 
     def __init__(self, request: EchoRequest, start: float, chance: random.Random, number: int = 0) -> None:
-        if not 0 < request.count <= MOST_ECHOES:
-            raise ValueError(f"count {request.count} is not within 1 and {MOST_ECHOES}")
+        check_count(request)
         self.request, self.due, self.number = request, start, number
         self.source = None if answers_from_elsewhere(request.address) else packed_address(request.address)
         self.token = chance.randbytes(min(TOKEN_BYTES, request.payload_bytes))
