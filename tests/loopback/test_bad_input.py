@@ -21,6 +21,16 @@ from tests.command_line import PATIENCE_S, PROGRAM, Ran, clean_environment, netd
 
 pytestmark = pytest.mark.loopback
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts, or drops privileges")
+
+
+@pytest.fixture(autouse=True)
+def hangup_as_usual() -> Iterator[None]:
+    """Under nohup SIGHUP is ignored, here and in every child."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 CLOSED = f"127.0.0.1:{free_port()}"
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs")
 

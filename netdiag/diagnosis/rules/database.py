@@ -627,6 +627,13 @@ _TLS_STEPS = (
     ("channel_binding", "application", "Log in by scram-sha-256 over TLS, or ask for channel_binding=prefer."),
     ("does not speak TLS", "database", "Switch TLS on at the server (ssl = on); until then this sslmode cannot work."),
     ("PROTOCOL", "database", "Let server and client share a TLS version (ssl_min_protocol_version at both ends)."),
+    # What a server says whose own crypto policy forbids the version that it settled on.
+    (
+        "ALERT_INTERNAL_ERROR",
+        "database",
+        "Read the server's log at that time: it broke TLS off. Mostly its crypto policy forbids the TLS version or key "
+        "that its settings ask for (ssl_min_protocol_version, ssl_max_protocol_version, ssl_ciphers).",
+    ),
 )
 
 
