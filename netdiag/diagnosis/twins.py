@@ -18,6 +18,7 @@ from netdiag.plan.model import Alternatives, Plan
 
 _FOLDED = ("db.", "firewall.", "host.", "lb.backend-down", "lb.wrong-protocol", "net.unreachable")
 _FOLDED_BY_FAMILY = ("link.", "mtu.", "region.", "bgp.", "lb.packet-loss")
+_WITH_TWINS = (*_FOLDED, *_FOLDED_BY_FAMILY)
 _OF_THE_LOGIN = frozenset({"db.auth-failed", "db.hba-rejected", "db.no-database"})
 _ADDRESS = re.compile(r"\[?(?:[0-9a-fA-F]*:[0-9a-fA-F:.]*:[0-9a-fA-F.]*|\d+\.\d+\.\d+\.\d+)(?:%\w+)?\]?")
 _FIGURE = re.compile(r"\d[\d.,]*")
@@ -56,7 +57,7 @@ def _endpoint_of(subject: Subject) -> Subject | None:
 
 def _likeness(finding: Finding, dsns: Mapping[str, Alternatives]) -> object:
     subject = finding.subject
-    if subject.address is None or not finding.code.startswith((*_FOLDED, *_FOLDED_BY_FAMILY)):
+    if subject.address is None or not finding.code.startswith(_WITH_TWINS):
         return finding.id
     if finding.code.startswith(_FOLDED_BY_FAMILY):
         return (finding.code, finding.role, finding.severity, _endpoint_of(subject) or finding.id)
@@ -118,8 +119,7 @@ def name_family(findings: Iterable[Finding], judged: Sequence[Judgement]) -> lis
 
 def _with_family(finding: Finding, judged: Sequence[Judgement]) -> Finding:
     address = finding.subject.address
-    folded = (*_FOLDED, *_FOLDED_BY_FAMILY)
-    if finding.role is not FindingRole.CAUSE or address is None or not finding.code.startswith(folded):
+    if finding.role is not FindingRole.CAUSE or address is None or not finding.code.startswith(_WITH_TWINS):
         return finding
     beside = [one for one in judged if one.code == finding.code and _of_one_endpoint(one.subject, finding.subject)]
     free = [one for one in beside if isinstance(one, RuledOut) and _family(one) != _family(finding)]

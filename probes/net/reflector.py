@@ -21,8 +21,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from probes.contract import Clock
 from probes.model import value
 from probes.net.pacing import Pacer
-from probes.net.sockets import SO_TIMESTAMPING, family_of, socket_address
-from probes.net.stamp import CLOCK_ERROR_S, RECEIVE_STAMPS, receive_stamp
+from probes.net.sockets import RECEIVE_STAMPS, SO_TIMESTAMPING, family_of, socket_address
+from probes.net.stamp import CLOCK_ERROR_S, receive_stamp
 from probes.wire.icmp import MalformedPacket
 from probes.wire.stamp import PORT, ReflectorPacket, SenderPacket, decode_sender, encode_reflector, error_estimate
 

@@ -20,7 +20,7 @@ from probes.model import Failure, IcmpError, Outcome
 from probes.net.engine.moment import Moment, stepped, take_moment
 from probes.net.errqueue import QueuedMessage, drain
 from probes.net.pacing import Pacing
-from probes.net.sockets import SO_TIMESTAMPING, canonical, probe_socket, socket_address
+from probes.net.sockets import RECEIVE_STAMPS, SO_TIMESTAMPING, TRANSMIT_STAMPS, canonical, probe_socket, socket_address
 from probes.wire.errqueue import Origin, parse_timestamps
 from probes.wire.icmp import MalformedPacket
 from probes.wire.stamp import (
@@ -33,9 +33,6 @@ from probes.wire.stamp import (
     error_estimate,
 )
 
-# SOF_TIMESTAMPING_*: RX_SOFTWARE, SOFTWARE (report); TX_SOFTWARE, OPT_ID, OPT_TSONLY (no copy of the packet).
-RECEIVE_STAMPS = 1 << 3 | 1 << 4
-_TRANSMIT_STAMPS = 1 << 1 | 1 << 7 | 1 << 11
 FIRST_SEQUENCE = 1
 CLOCK_ERROR_S = 0.001  # of a user-space stamp against this host's own clock, claimed on the wire
 _LARGEST = 65536
@@ -275,7 +272,7 @@ def _times(flight: _Flight) -> tuple[int, int | None, TimestampSource]:
 
 def _ask_for_stamps(sock: socket.socket) -> None:
     """Best first; none at all is not an error, only a worse label."""
-    for flags in (RECEIVE_STAMPS | _TRANSMIT_STAMPS, RECEIVE_STAMPS):
+    for flags in (RECEIVE_STAMPS | TRANSMIT_STAMPS, RECEIVE_STAMPS):
         try:
             sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, flags)
         except OSError:

@@ -21,16 +21,12 @@ from probes.net.engine.bulk import Boxes, BulkPost
 from probes.net.engine.messages import Errors, Reader, ReplyFields
 from probes.net.engine.single import SinglePost
 from probes.net.privileges import icmp_socket
-from probes.net.sockets import SO_TIMESTAMPING, set_error_queue
+from probes.net.sockets import RECEIVE_STAMPS, SO_TIMESTAMPING, TRANSMIT_STAMPS, set_error_queue
 from probes.wire.icmp import echo_heads
 
 _RECEIVE_BUFFER = 4 << 20  # replies and transmit stamps share it; an overflow would look like loss
 _SO_RCVBUFFORCE = 33  # beyond net.core.rmem_max, for those who may
 _IP_TTL, _IPV6_HOPLIMIT = 2, 52
-
-# SOF_TIMESTAMPING_*: TX_SOFTWARE, RX_SOFTWARE, SOFTWARE (report), OPT_ID, OPT_TSONLY (no copy of the packet).
-RECEIVE_STAMPS = 1 << 3 | 1 << 4
-_TRANSMIT_STAMPS = 1 << 1 | 1 << 7 | 1 << 11
 
 
 class Letter:
@@ -75,7 +71,7 @@ class EchoChannel:
 
     def _stamp(self, *, transmit: bool) -> None:
         """Ask for stamps, best first; none at all is not an error, only a worse label."""
-        for flags in ([RECEIVE_STAMPS | _TRANSMIT_STAMPS] if transmit else []) + [RECEIVE_STAMPS]:
+        for flags in ([RECEIVE_STAMPS | TRANSMIT_STAMPS] if transmit else []) + [RECEIVE_STAMPS]:
             try:
                 self._sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, flags)
             except OSError:

@@ -11,9 +11,8 @@ from __future__ import annotations
 import socket
 
 from probes.contract import Clock
-from probes.net.engine.channel import RECEIVE_STAMPS
 from probes.net.engine.messages import stamp_of
-from probes.net.sockets import SO_TIMESTAMPING
+from probes.net.sockets import RECEIVE_STAMPS, SO_TIMESTAMPING
 
 _LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 _BETWEEN_S = 0.001  # two datagrams
