@@ -55,7 +55,7 @@ class HandshakeRequest:
     port: int
     timeout_s: float = 3.0
     ttl: int | None = None  # IP TTL / hop limit, for path probing
-    source_port: int | None = None  # 0 or None: the kernel chooses
+    source_port: int | None = None  # 0: one drawn at random by bind(2). None: by connect(2), which takes them in a row
     syn_count: int | None = None  # TCP_SYNCNT: retransmissions of the SYN before giving up
     max_segment: int | None = None  # TCP_MAXSEG to advertise
 

@@ -13,6 +13,10 @@ SILENT_SYNS = 4
 """SYNs that must all stay unanswered before silence is more than loss: a sequential test of 15 % loss against
 "always dropped" at 1e-3 each way decides after four (Wald 1945)."""
 
+DEAD_PATHS = 0.5
+"""Share of the paths that are dead where routers or a balancer have several and choose by the source port: one of two
+is the worst that still lets some connections through. Silence of few connections may be that, and no filter."""
+
 CERTAIN = 0.99
 """A statement that the peer itself made on the wire (a SQLSTATE, an ICMP code, an HTTP status line). What is left is
 somebody on the way who speaks in its name."""

@@ -70,8 +70,8 @@ def _prepared(request: HandshakeRequest) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, request.syn_count)
         if request.max_segment is not None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, request.max_segment)
-        if request.source_port:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if request.source_port is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(request.source_port != 0))
             sock.bind(("::" if sock.family == socket.AF_INET6 else "0.0.0.0", request.source_port))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except BaseException:

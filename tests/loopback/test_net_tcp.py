@@ -125,6 +125,14 @@ async def test_a_source_port_in_use_is_a_local_matter():
     assert shake.failure.errno == "EADDRINUSE"
 
 
+async def test_source_ports_are_drawn_far_apart_where_asked():
+    with server(lambda connection: None) as port:
+        drawn = [await network().handshake(HandshakeRequest(address=HOST, port=port, source_port=0)) for _ in range(16)]
+    assert {shake.outcome for shake in drawn} == {Outcome.ANSWERED}
+    ports = [shake.source_port for shake in drawn]
+    assert max(ports) - min(ports) > 1000  # of the 28,000 that ip_local_port_range has: all this near by chance, never
+
+
 async def test_the_advertised_segment_size_is_kept():
     with server(lambda connection: connection.recv(1)) as port:
         opened = await stream(port, max_segment=1000)

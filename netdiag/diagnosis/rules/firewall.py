@@ -40,7 +40,7 @@ from netdiag.diagnosis.rules.handshakes import (
     way_beside,
 )
 from netdiag.diagnosis.rules.subjects import Place, finding_id, ratio, sockets, unseen_share
-from netdiag.diagnosis.thresholds import ADVERSE_LOSS, CERTAIN, DROP_AT_HOST, LIKELY, SILENT_SYNS
+from netdiag.diagnosis.thresholds import ADVERSE_LOSS, CERTAIN, DEAD_PATHS, DROP_AT_HOST, LIKELY, SILENT_SYNS
 
 DROP, REJECT, UNREACHABLE = "firewall.drop", "firewall.reject", "net.unreachable"
 
@@ -140,7 +140,7 @@ def _dropped(place: Place, tries: Tries, proofs: tuple[Proof, ...], found: Silen
         code=DROP,
         role=FindingRole.CAUSE,
         severity=Severity.CRITICAL,
-        confidence=drop_confidence(tries.syns, before_host=bool(found and found.before_host)),
+        confidence=drop_confidence(tries.syns, tries.sent, before_host=bool(found and found.before_host)),
         section=Section.INFRASTRUCTURE,
         subject=replace(place.subject, hop=found.hops) if found else place.subject,
         statement=_drop_statement(place, tries, proofs, found),
@@ -150,10 +150,12 @@ def _dropped(place: Place, tries: Tries, proofs: tuple[Proof, ...], found: Silen
     )
 
 
-def drop_confidence(syns: int, *, before_host: bool) -> float:
-    """1 - P(all ``syns`` lost) if each direction lost ADVERSE_LOSS; capped where a full accept queue looks the same."""
+def drop_confidence(syns: int, connections: int, *, before_host: bool) -> float:
+    """1 minus the chance that all ``syns`` are lost if each direction loses ADVERSE_LOSS, or, where that is likelier,
+    that all ``connections`` are on the dead ones of several paths; capped where a full accept queue looks the same."""
     lost_exchange = 1 - (1 - ADVERSE_LOSS) ** 2
-    return round(min(1 - lost_exchange**syns, CERTAIN if before_host else DROP_AT_HOST), 3)
+    chance = max(lost_exchange**syns, DEAD_PATHS**connections)
+    return round(min(1 - chance, CERTAIN if before_host else DROP_AT_HOST), 3)
 
 
 def _drop_statement(place: Place, tries: Tries, proofs: tuple[Proof, ...], found: Silence | None) -> str:
