@@ -4,8 +4,9 @@ How it is asked
 1. One connection, one login. Each question is its own short READ ONLY transaction with a statement_timeout, so a
    function that this version lacks, or that this role may not call, loses its own answer only. Ages are taken on the
    server's own clock; no answer is compared with ours.
-2. A primary is looked at once, a standby twice at least. The looks go on, up to ``patience_s`` after the first, while
-   no WAL receiver is seen twice in a row, or what the first look knew of is not replayed yet.
+2. A primary is looked at once, a standby twice at least. The looks go on while no WAL receiver is seen twice in a row
+   (``receiver_patience_s`` after the first at most), or what the first look knew of is not replayed
+   (``replay_patience_s``): a wait is measured, not inferred from the age of a commit.
 3. ``primary_conninfo`` holds a password: only whether it is set comes over the wire.
 4. YugabyteDB (Raft per tablet) and Aurora (shared storage) ship no WAL; Aurora logs an error for each such question.
    Their replication is not asked about.
@@ -50,7 +51,8 @@ class ReplicationOptions:
     ssl_key: str | None = None
     channel_binding: str = "prefer"
     interval_s: float = 3.0  # between two looks
-    patience_s: float = 20.0  # how long a standby is looked at that receives nothing or does not replay
+    receiver_patience_s: float = 15.0  # how long a standby is looked at that receives nothing
+    replay_patience_s: float = 32.0  # ... that does not replay what the first look knew of
     timeout_s: float = 5.0  # of the login, and of each question
 
 
@@ -154,16 +156,16 @@ def keeps_receiving(before: Look, after: Look) -> bool | None:
 class Looks:
     """A stepper: next() is when the next look is due, in seconds after the first, or None; tell() takes it."""
 
-    def __init__(self, interval_s: float, patience_s: float, *, delayed: bool) -> None:
+    def __init__(self, options: ReplicationOptions, *, delayed: bool) -> None:
         """``delayed``: a standby that is behind on purpose is not waited for."""
-        self._interval_s, self._patience_s, self._delayed = interval_s, patience_s, delayed
+        self._options, self._delayed = options, delayed
         self._looks: list[Look] = []
 
     def next(self) -> float | None:
         if not self._looks:
             return 0.0
-        due = self._looks[-1].at_s + self._interval_s
-        return None if due > self._patience_s or self._settled() else due
+        due = self._looks[-1].at_s + self._options.interval_s
+        return due if self._looks[-1].standby is not None and self._open(due) else None
 
     def tell(self, look: Look) -> None:
         self._looks.append(look)
@@ -171,14 +173,15 @@ class Looks:
     def result(self) -> tuple[Look, ...]:
         return tuple(self._looks)
 
-    def _settled(self) -> bool:
-        last = self._looks[-1]
-        if last.standby is None:
-            return True
+    def _open(self, due: float) -> bool:
+        """Whether a look at ``due`` could still settle something."""
         if len(self._looks) < 2:
-            return False
-        behind = caught_up(self._looks[0], last) is False and not self._delayed
-        return keeps_receiving(self._looks[-2], last) is not False and not behind
+            return True
+        fed = keeps_receiving(self._looks[-2], self._looks[-1]) is not False
+        level = caught_up(self._looks[0], self._looks[-1]) is not False or self._delayed
+        return not (fed or due > self._options.receiver_patience_s) or not (
+            level or due > self._options.replay_patience_s
+        )
 
 
 # Pure: questions, and their answers as values
@@ -388,7 +391,7 @@ class _Prober:
         await self._look_on(session, bool(self._settings.apply_delay_s))
 
     async def _look_on(self, session: PostgresSession, delayed: bool) -> None:
-        looks = Looks(self._options.interval_s, self._options.patience_s, delayed=delayed)
+        looks = Looks(self._options, delayed=delayed)
         began = self._clock.monotonic()
         while (due := looks.next()) is not None and began + due < self._context.deadline:
             await self._clock.sleep(max(0.0, began + due - self._clock.monotonic()))

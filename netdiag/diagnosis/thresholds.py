@@ -162,8 +162,9 @@ REPLICATION_LAG_S = 30.0
 up (max_standby_streaming_delay)."""
 
 REPLICATION_HELD_S = 10.0
-"""... of which our own looks must have seen this much: the age of the last commit is as large after an idle hour of
-the primary, and as wrong as the two servers' clocks are apart. Replay that keeps up takes milliseconds."""
+"""Where time was short, this much of the wait must have been seen, and the last commit be as old as the rest: its age
+alone is as large after an idle hour of the primary, and as wrong as the two servers' clocks are apart. Replay that
+keeps up takes milliseconds."""
 
 REPLICATION_LAG_BYTES = 8192
-"""... and at least a page of WAL. An idle primary still writes some hundred bytes a minute that change no row."""
+"""Least WAL that is worth a word: a page. An idle primary writes some hundred bytes a minute too, for no row."""

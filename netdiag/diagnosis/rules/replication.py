@@ -315,7 +315,7 @@ def _level(found: Watched) -> Judgement:
 
 
 def _is_old(found: Watched) -> bool:
-    """The unreplayed WAL is at least as old as our looks are apart, and at most as old as the last replayed commit."""
+    """The oldest WAL that waits is at least as old as our looks are apart, and at most as the last replayed commit."""
     age = found.now.commit_age_s
     aged = found.span_s >= REPLICATION_HELD_S and age is not None and age >= REPLICATION_LAG_S
     return aged or found.span_s >= REPLICATION_LAG_S
@@ -323,7 +323,7 @@ def _is_old(found: Watched) -> bool:
 
 def _young(found: Watched, behind: int) -> NotMeasured:
     text = f"Replay at {found.place.label} is {_megabytes(behind)} behind, for {found.span_s:.1f} s at least"
-    return found.open(LAG, f"{text}: too short to tell lag from a moment's work.")
+    return found.open(LAG, f"{text}: {REPLICATION_LAG_S:.0f} s would be lag.")
 
 
 def _lag_finding(found: Watched, behind: int) -> Finding:
@@ -336,7 +336,7 @@ def _lag_finding(found: Watched, behind: int) -> Finding:
         statement=f"{found.place.label} is a standby that shows old data: {_megabytes(behind)} of WAL wait, some of it "
         f"for {found.span_s:.0f} s at least.{stale} {why}",
         evidence=(found.measurement.id,),
-        confidence=CERTAIN if found.now.paused or found.span_s >= REPLICATION_LAG_S else LIKELY,
+        confidence=CERTAIN if found.span_s >= REPLICATION_LAG_S else LIKELY,
         would_refute=f"A look at {found.place.label} that finds replayed what an earlier one found received.",
         step=step,
     )
@@ -421,8 +421,8 @@ RULES = (
     Rule(
         code=LAG,
         section=Section.DATABASE,
-        fires="A page of WAL or more waits at a standby, what it knew of at the first look still does ten seconds "
-        "later, and its last replayed commit is half a minute old.",
+        fires="A page of WAL or more waits at a standby, and what it knew of at the first look still does half a "
+        "minute later; or ten seconds later, if its last replayed commit is half a minute old.",
         quiet="An idle primary (old commits, all replayed); a standby that is delayed on purpose; a wait that ends.",
         refuted_by="A look that finds replayed what an earlier one found received.",
         judge=judge_lag,
