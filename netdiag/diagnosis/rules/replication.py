@@ -83,6 +83,13 @@ class Watched:
         pairs = enumerate(pairwise(self.looks), start=1)
         return self.looks[max((at for at, pair in pairs if keeps_receiving(*pair)), default=0) :]
 
+    @property
+    def unheard(self) -> bool:
+        """The WAL receiver's own question to its sender is without an answer."""
+        receiver, timeout = self.now.receiver, self.settings.receiver_timeout_s
+        age = receiver.message_age_s if receiver is not None else None
+        return age is not None and bool(timeout) and age > (timeout or 0.0) / 2 + RECEIVER_SILENT_S
+
     def open(self, code: str, statement: str, remedy: str | None = None) -> NotMeasured:
         again = f"Run `{login_check(self.place, 'replication')}`."
         return NotMeasured(code=code, subject=self.place.subject, statement=statement, remedy=remedy or again)
@@ -191,16 +198,24 @@ def _receiving(found: Watched) -> Judgement:
     if status not in (None, "streaming"):
         return found.open(DOWN, f'The WAL receiver of {label} is not streaming: it says "{status}".')
     age, timeout = receiver.message_age_s if receiver is not None else None, found.settings.receiver_timeout_s
-    if age is not None and timeout and age > timeout / 2 + RECEIVER_SILENT_S:
+    if found.unheard:
         text = f"The WAL receiver of {label} has heard nothing for {age:.0f} s, its own question included."
         return found.open(DOWN, f"{text} It gives up after {timeout:.0f} s (wal_receiver_timeout).")
     heard = f", and heard its sender {age:.1f} s ago" if age is not None else ""
-    until = f"; a broken way to the sender shows only after wal_receiver_timeout ({timeout:.0f} s)" if timeout else ""
     return found.ruled_out(
         DOWN,
         f"One WAL receiver ran at {label} at looks {found.span_s:.1f} s apart{heard}.",
-        f"a WAL receiver that does not live from one look to the next{until}",
+        f"a WAL receiver that does not live from one look to the next{_until(timeout)}",
     )
+
+
+def _until(timeout: float | None) -> str:
+    """When a way to the sender that broke ends the WAL receiver."""
+    if timeout is None:
+        return ""
+    if timeout == 0:
+        return "; a broken way to the sender shows in no look (wal_receiver_timeout is 0)"
+    return f"; a broken way to the sender shows only after wal_receiver_timeout ({timeout:.0f} s)"
 
 
 def _unfed(found: Watched) -> NotMeasured | None:
@@ -295,7 +310,9 @@ def _lag(case: Case, found: Watched) -> Judgement:
 
 
 def _smallest_lag() -> str:
-    return f"{REPLICATION_LAG_BYTES:,} bytes of WAL that wait for {REPLICATION_LAG_S:.0f} s to be replayed"
+    return (
+        f"{REPLICATION_LAG_BYTES:,} bytes of WAL that it knows of and has not replayed after {REPLICATION_LAG_S:.0f} s"
+    )
 
 
 def _behind(found: Watched) -> int | None:
@@ -305,8 +322,10 @@ def _behind(found: Watched) -> int | None:
 
 def _level(found: Watched) -> Judgement:
     label = found.place.label
-    if not found.kept:
-        text = f"{label} has replayed what it received, and receives nothing: how far it is behind is not seen there."
+    if not found.kept or found.unheard:
+        text = (
+            f"{label} has replayed what it received, and receives nothing now: how far it is behind is not seen there."
+        )
         return found.open(LAG, text, "Settle db.replica-down first.")
     caught = next(look for look in found.looks if caught_up(found.looks[0], look))
     took = caught.at_s - found.looks[0].at_s
