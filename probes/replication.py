@@ -52,7 +52,7 @@ class ReplicationOptions:
     channel_binding: str = "prefer"
     interval_s: float = 3.0  # between two looks
     receiver_patience_s: float = 15.0  # how long a standby is looked at that receives nothing
-    replay_patience_s: float = 32.0  # ... that does not replay what the first look knew of
+    replay_patience_s: float = 33.0  # ... that does not replay what the first look knew of
     timeout_s: float = 5.0  # of the login, and of each question
 
 

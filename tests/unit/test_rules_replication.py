@@ -120,6 +120,22 @@ WORLDS = {
         NotMeasured,
         NotMeasured,
     ),
+    "replays-what-it-has": (
+        asked(*looks(*[standby(WAL + 900_000, WAL + n, pid=None, age=1.0) for n in range(OFTEN)])),
+        NotMeasured,
+        NotMeasured,
+    ),
+    "archive-fed-until-a-while-ago": (
+        asked(*looks(standby(WAL, WAL + 16_000_000, pid=None), *[standby(WAL, WAL + 32_000_000, pid=None)] * OFTEN)),
+        Finding,
+        NotMeasured,
+    ),
+    "gone-and-delayed-on-purpose": (
+        asked(*looks(*[standby(WAL + 900_000, pid=None)] * OFTEN), settings=replace(SETTINGS, apply_delay_s=3600.0)),
+        NotMeasured,
+        NotMeasured,
+    ),
+    "gone-and-paused": (asked(*looks(*[standby(pid=None, paused=True)] * OFTEN)), Finding, NotMeasured),
     "hidden-and-never-streamed": (
         asked(*looks(*[standby(None, pid=None)] * OFTEN), settings=HIDDEN),
         NotMeasured,
@@ -196,6 +212,12 @@ def test_a_standby_that_receives_nothing_is_a_warning_with_what_would_settle_it(
     assert f"{OFTEN} of {OFTEN} looks" in found.statement
     assert "198.51.100.10:5432 lists no standby at its address" in found.statement
     assert found.actions[0].check == "netdiag probe replication 'postgresql://app@west.example:5432?sslmode=prefer'"
+
+
+def test_replay_that_is_paused_is_what_keeps_a_standby_from_asking_for_wal():
+    found = at_west(DOWN, asked(*looks(*[standby(pid=None, paused=True)] * OFTEN)))
+    assert "Replay is paused there" in found.statement
+    assert "pg_wal_replay_resume()" in found.actions[0].step
 
 
 @pytest.mark.parametrize("senders", [("198.51.100.20",), (None,)])

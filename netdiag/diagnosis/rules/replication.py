@@ -84,6 +84,12 @@ class Watched:
         return self.looks[max((at for at, pair in pairs if keeps_receiving(*pair)), default=0) :]
 
     @property
+    def still(self) -> tuple[Look, ...]:
+        """Of those, the last ones at which no position had moved any more."""
+        moved = [n for n, look in enumerate(self.adrift, start=1) if _position(look) != _position(self.looks[-1])]
+        return self.adrift[max(moved, default=0) :]
+
+    @property
     def unheard(self) -> bool:
         """The WAL receiver's own question to its sender is without an answer."""
         receiver, timeout = self.now.receiver, self.settings.receiver_timeout_s
@@ -106,6 +112,11 @@ class Watched:
 
 def _lasted(looks: tuple[Look, ...]) -> float:
     return looks[-1].at_s - looks[0].at_s
+
+
+def _position(look: Look) -> tuple[int | None, int | None]:
+    standby = look.standby
+    return (None, None) if standby is None else (standby.received, standby.replayed)
 
 
 def _judge(code: str, standby: Callable[[Case, Watched], Judgement], case: Case) -> Iterator[Judgement]:
@@ -220,7 +231,7 @@ def _until(timeout: float | None) -> str:
 
 def _unfed(found: Watched) -> NotMeasured | None:
     """No WAL receiver stays, and yet nothing may be wrong; None where nothing excuses it."""
-    label, settings, first = found.place.label, found.settings, found.adrift[0].standby
+    label, settings, still = found.place.label, found.settings, found.still
     alone = f"{label} is a standby without a lasting WAL receiver"
     if settings.told_to_stream is False:
         text = f"{alone}, and is not told to have one (primary_conninfo is empty): its WAL comes from an archive."
@@ -228,20 +239,15 @@ def _unfed(found: Watched) -> NotMeasured | None:
     if settings.told_to_stream is None and found.now.received is None:
         text = f"{alone}. Whether it is meant to have one is hidden from this role, and it has streamed nothing so far."
         return found.open(DOWN, text, _MONITOR)
-    if first is not None and _advances(first, found.now):
-        return found.open(DOWN, f"{alone}, and goes on all the same: by an archive, or by one receiver after another.")
-    if (gone_s := _lasted(found.adrift)) < RECEIVER_GONE_S:
-        text = f"{alone} for {gone_s:.1f} s: one that just restarts is away for 5 s."
+    if settings.apply_delay_s:
+        text = f"{alone}. It is behind on purpose, and asks for more WAL only when it has replayed what it has."
+        return found.open(DOWN, text, "Ask a standby without recovery_min_apply_delay.")
+    if len(still) < len(found.adrift) and _lasted(still) < RECEIVER_GONE_S:
+        text = f"{alone}, and goes on all the same: by an archive, by one receiver after another, or on what it has."
         return found.open(DOWN, text)
+    if _lasted(still) < RECEIVER_GONE_S:
+        return found.open(DOWN, f"{alone} for {_lasted(still):.1f} s: one that just restarts is away for 5 s.")
     return None
-
-
-def _advances(first: Standby, last: Standby) -> bool:
-    """It received more; or it replayed more than it ever received by streaming, so an archive feeds it."""
-    if (last.received or 0) > (first.received or 0):
-        return True
-    replayed = last.replayed or 0
-    return replayed > (first.replayed or 0) and replayed > (last.received or 0)
 
 
 def _down_confidence(settings: StandbySettings) -> float:
@@ -254,6 +260,7 @@ def _down_confidence(settings: StandbySettings) -> float:
 def _down_finding(case: Case, found: Watched) -> Finding:
     place, looks = found.place, found.adrift
     without = sum(look.standby is not None and look.standby.receiving is False for look in looks)
+    paused = " Replay is paused there, and a standby asks for WAL only while it replays." if found.now.paused else ""
     between = "" if without == len(looks) else ", and at no two looks the same one"
     said, primary = _by_its_primary(case, found)
     age = found.now.commit_age_s
@@ -262,14 +269,23 @@ def _down_finding(case: Case, found: Watched) -> Finding:
         DOWN,
         found,
         statement=f"{place.label} is a standby that answers and receives nothing: {without} of {len(looks)} looks in "
-        f"{_lasted(looks):.0f} s found no WAL receiver{between}.{said}{stale}",
+        f"{_lasted(looks):.0f} s found no WAL receiver{between}.{paused}{said}{stale}",
         evidence=(found.measurement.id, *primary),
         confidence=_down_confidence(found.settings),
         would_refute=f"A row of pg_stat_wal_receiver at {place.label} that stays.",
-        step="Read the standby's log for why it cannot stream: the way to its primary (firewall, name; ask from that "
-        "host, it is not seen from here), its login there (password, pg_hba.conf, max_wal_senders), or WAL that "
-        'the primary no longer has ("requested WAL segment ... has already been removed": rebuild the standby).',
+        step=_RESUME if found.now.paused else _STREAM,
     )
+
+
+_RESUME = (
+    "Find out who paused replay (pg_wal_replay_pause(), or a recovery target that was reached); then, on the standby, "
+    "SELECT pg_wal_replay_resume()."
+)
+_STREAM = (
+    "Read the standby's log for why it cannot stream: the way to its primary (firewall, name; ask from that host, it "
+    "is not seen from here), its login there (password, pg_hba.conf, max_wal_senders), or WAL that the primary no "
+    'longer has ("requested WAL segment ... has already been removed": rebuild the standby).'
+)
 
 
 def _by_its_primary(case: Case, found: Watched) -> tuple[str, tuple[str, ...]]:
@@ -365,11 +381,7 @@ def _reason(found: Watched) -> tuple[str, str]:
     """Why replay is behind, and what to do about it."""
     now, end = found.now, known_end(found.looks[-1])
     if now.paused:
-        return (
-            "Replay is paused there.",
-            "Find out who paused replay (pg_wal_replay_pause(), or a recovery target that was reached); then, on the "
-            "standby, SELECT pg_wal_replay_resume().",
-        )
+        return "Replay is paused there.", _RESUME
     replayed, received = now.replayed or 0, now.received or 0
     if received - replayed >= (end or 0) - received:
         return (
@@ -431,7 +443,7 @@ RULES = (
         code=DOWN,
         section=Section.DATABASE,
         fires="A standby that is meant to stream answers SQL, and for ten seconds no look finds a WAL receiver that "
-        "the next one finds too; nothing more is received, nor replayed from an archive.",
+        "the next one finds too, and nothing more is received or replayed.",
         quiet="A receiver that restarts once; a standby fed by an archive alone; a promoted one; YugabyteDB, Aurora. "
         "A standby that does not answer is another code's (firewall.drop, db.port-closed, db.unresponsive).",
         refuted_by="A row of pg_stat_wal_receiver that stays.",
