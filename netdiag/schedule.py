@@ -3,7 +3,7 @@
 Light probes come first for every address; a deep probe follows only from what a light one showed. When nothing is
 left to ask, light sampling goes on until ``watch_s``, so that a fault that is bad for 10 s in every 30 is caught.
 Probes that time an address run one after the other (ICMP beside them), so that none measures another's traffic; loss,
-route and packet sizes time nothing, and run beside each other.
+route, packet sizes and replication time nothing, and run beside each other.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from probes.mtu import MtuOptions
 from probes.names import DnsQuery, NamesMeasurement, NamesOptions
 from probes.path import PathMeasurement, PathOptions
 from probes.ports import PortsMeasurement, PortsOptions, PortState
+from probes.replication import ReplicationOptions
 from probes.routing import RoutingOptions
 
 MOST_ADDRESSES = 8  # of one name: enough for a balancer in every zone, few enough to stay polite
@@ -234,6 +235,8 @@ class _AddressChain:
         if not self._done("latency-tcp"):
             return
         yield self._request("mtu", self._mtu_options())
+        if self._holds_sessions() and self._endpoint.role != "load-balancer":  # its backends are asked, not whichever
+            yield self._request("replication", self._replication_options())
         if self._slower_than_baseline() or self._normal_route():  # beside the sizes: neither of them times anything
             yield from self._route(elapsed_s)
         yield from self._suspected_tcp_loss()
@@ -416,6 +419,20 @@ class _AddressChain:
             interval_s=1.0 / self._plan.limits.connections_per_second,
             timeout_s=credentials.connect_timeout or DatabaseOptions().timeout_s,
             hold_s=hold_s,
+        )
+
+    def _replication_options(self) -> ReplicationOptions:
+        credentials = self._endpoint.credentials or Credentials()
+        return ReplicationOptions(
+            user=credentials.user,
+            password=credentials.password,
+            dbname=credentials.dbname,
+            sslmode=credentials.sslmode,
+            ssl_root_certificate=credentials.sslrootcert,
+            ssl_certificate=credentials.sslcert,
+            ssl_key=credentials.sslkey,
+            channel_binding=credentials.channel_binding,
+            timeout_s=credentials.connect_timeout or ReplicationOptions().timeout_s,
         )
 
     def _mtu_options(self) -> MtuOptions:

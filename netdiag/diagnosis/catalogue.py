@@ -12,6 +12,7 @@ from netdiag.diagnosis.rules import (
     host,
     link,
     mtu,
+    replication,
     routing,
     sending,
     sessions,
@@ -29,4 +30,5 @@ RULES: tuple[Rule, ...] = (
     *health_checks.RULES,
     *database.RULES,
     *sessions.RULES,
+    *replication.RULES,
 )

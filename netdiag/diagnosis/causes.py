@@ -32,6 +32,9 @@ CONSEQUENCES: dict[str, frozenset[str]] = {
     "dns.refused": frozenset({"dns.inconsistent"}),
     "db.starting": frozenset({"db.unresponsive"}),
     "db.connection-limit": frozenset({"db.slow"}),
+    # Nothing explains db.replica-down: what lies between a standby and its primary is not seen from here, and a standby
+    # that this vantage cannot reach does not tell what it receives.
+    "db.replica-down": frozenset({"db.replication-lag"}),
 }
 
 

@@ -22,6 +22,7 @@ from probes.mtu import DirectionMtu, MtuMeasurement
 from probes.names import DnsQuery, NamesMeasurement
 from probes.path import Hop, PathMeasurement
 from probes.ports import PortResult, PortsMeasurement, PortState
+from probes.replication import Look, ReplicationMeasurement, known_end
 from probes.routing import RoutingMeasurement
 
 Numbers = dict[str, str]  # measurement id -> "E1"
@@ -224,6 +225,26 @@ def _balancer_view(view: BalancerView) -> str:
         return f"the balancer's view: {', '.join(shown)} (n={len(view.servers)})"
     why = _why(view.failure) if view.failure else f"status {view.status}"
     return f"the balancer's view was not read ({why})"
+
+
+@describe.register
+def _replication(data: ReplicationMeasurement) -> str:
+    ended = f"ended by {_why(data.failure)}" if data.failure else None
+    refused = counted(len(data.refused), "question") + " refused" if data.refused else None
+    told = _look(data.looks[-1]) if data.looks else str(data.kind) if data.kind else None
+    looks = f"(n={counted(len(data.looks), 'look')})" if data.looks else None
+    return "; ".join(part for part in (" ".join(p for p in (told, looks) if p), refused, ended) if part)
+
+
+def _look(look: Look) -> str:
+    if look.standby is None:
+        fed = f", feeds {counted(len(look.senders), 'standby')}" if look.senders is not None else ""
+        return f"{'a primary' if look.in_recovery is False else 'of unknown role'}{fed}"
+    standby, end = look.standby, known_end(look)
+    receiver = {True: "a WAL receiver", False: "no WAL receiver", None: "a WAL receiver not told of"}[standby.receiving]
+    waits = f", {max(0, end - standby.replayed):,} bytes to replay" if end is not None and standby.replayed else ""
+    age = f", last commit {duration(standby.commit_age_s)} old" if standby.commit_age_s is not None else ""
+    return f"a standby with {receiver}{waits}{', replay paused' if standby.paused else ''}{age}"
 
 
 @describe.register

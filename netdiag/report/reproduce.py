@@ -110,7 +110,14 @@ def _database(measurement: Measurement[Any]) -> str:
     if not user:
         return _netdiag(measurement)
     settings = " ".join(f"{key}={_conninfo(text)}" for key, text in _settings(measurement, str(user)))
-    return _words("psql", settings, "-c", "SELECT 1")
+    return _words("psql", settings, "-c", _STATEMENTS[measurement.probe])
+
+
+_STATEMENTS = {
+    "database": "SELECT 1",
+    "replication": "SELECT pg_is_in_recovery(), pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn(), "
+    "(SELECT count(*) FROM pg_stat_wal_receiver) AS receivers, (SELECT count(*) FROM pg_stat_replication) AS senders",
+}
 
 
 def _settings(measurement: Measurement[Any], user: str) -> list[tuple[str, str]]:
@@ -180,6 +187,7 @@ _COMMANDS: dict[str, Callable[[Measurement[Any]], str]] = {
     "names": _names,
     "ports": _ports,
     "database": _database,
+    "replication": _database,
     "routing": _routing,
     "balancer": _balancer,
 }

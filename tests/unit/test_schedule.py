@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from netdiag.evidence import Evidence
-from netdiag.plan.model import Baseline, Plan
+from netdiag.plan.model import Baseline, Credentials, Plan
 from netdiag.schedule import Request, Schedule, ScheduleSettings
 from probes.database import Phase
-from probes.model import Measurement, Outcome
+from probes.model import Measurement, Outcome, Secret
 from probes.names import DnsQuery, Record
 from tests.fakes import evidence as made
 
@@ -49,6 +49,7 @@ HEALTHY = {
     "latency-tcp": made.latency([0.01] * 10),
     "latency-icmp": made.latency([0.01] * 20, method="icmp"),
     "mtu": made.mtu(),
+    "replication": made.measured("replication", made.target(), None),
     "path": made.path(["192.0.2.254"], end=Outcome.ANSWERED),
     "loss-tcp": made.latency([0.01] * 10),
     "loss-icmp": made.latency([0.01] * 10),
@@ -60,7 +61,34 @@ def of_kinds(asked: list[str]) -> list[str]:
 
 
 def test_a_healthy_database_is_asked_in_order_and_only_lightly() -> None:
-    assert of_kinds(walk(a_plan(), HEALTHY)) == ["ports", "database", "latency-tcp", "mtu"]
+    assert of_kinds(walk(a_plan(), HEALTHY)) == ["ports", "database", "latency-tcp", "mtu", "replication"]
+
+
+@pytest.mark.parametrize(
+    ("role", "attempts", "credentials", "asked"),
+    [
+        ("replica", [made.waterfall()], True, 1),
+        ("database", [made.waterfall()], True, 1),
+        ("primary", [made.waterfall(failed=Phase.STARTUP), made.waterfall()], True, 1),
+        ("replica", [made.waterfall(failed=Phase.STARTUP)], True, 0),
+        ("replica", [made.waterfall(last=Phase.SSL_REQUEST)], False, 0),
+        ("load-balancer", [made.waterfall()], True, 0),
+    ],
+)
+def test_a_server_is_asked_about_its_replication_after_a_login(role, attempts, credentials, asked) -> None:
+    answers = HEALTHY | {"database": made.database(attempts, credentials=credentials)}
+    assert of_kinds(walk(a_plan(role=role), answers)).count("replication") == asked
+
+
+def test_replication_is_asked_with_the_applications_own_login() -> None:
+    credentials = Credentials(user="app", password=Secret("x"), dbname="d", sslmode="verify-ca", sslrootcert="/ca.pem")
+    stepper, evidence, options = schedule(a_plan(credentials=credentials)), Evidence(()), None
+    while requests := stepper.next(evidence, 0.0):
+        evidence = evidence.plus(*(answer(r, HEALTHY[r.id.split("/")[1]]) for r in requests))
+        options = next((r.options for r in requests if r.probe == "replication"), options)
+    assert options is not None
+    assert (options.user, options.password, options.dbname) == ("app", Secret("x"), "d")
+    assert (options.sslmode, options.ssl_root_certificate) == ("verify-ca", "/ca.pem")
 
 
 def test_a_name_is_resolved_before_its_addresses_are_asked() -> None:
@@ -183,7 +211,7 @@ def test_large_replies_are_asked_for_without_an_ssl_request_too() -> None:
 def test_icmp_that_is_never_answered_is_not_a_question_about_loss() -> None:
     silent = made.latency([None] * 20, method="icmp")
     asked = of_kinds(walk(a_plan(), HEALTHY | {"latency-icmp": silent}, icmp=True))
-    assert asked == ["latency-icmp", "ports", "database", "latency-tcp", "mtu"]
+    assert asked == ["latency-icmp", "ports", "database", "latency-tcp", "mtu", "replication"]
 
 
 def test_a_path_follows_only_where_the_baseline_is_exceeded() -> None:
@@ -198,7 +226,7 @@ def test_a_path_follows_only_where_the_baseline_is_exceeded() -> None:
 def test_sampling_goes_on_until_the_watch_ends_and_holds_a_session_where_it_may() -> None:
     asked = walk(a_plan(), HEALTHY, watch_s=20.0, icmp=True)
     assert of_kinds(asked)[:5] == ["latency-icmp", "ports", "database", "latency-tcp", "mtu"]
-    assert set(of_kinds(asked)[5:]) == {"latency-icmp", "database"}
+    assert set(of_kinds(asked)[6:]) == {"latency-icmp", "database"}
     assert 3 <= of_kinds(asked)[5:].count("database") <= 4
 
 
