@@ -17,6 +17,7 @@ PROBES: dict[str, str] = {
     "database": "probes.database:PROBE",
     "routing": "probes.routing:PROBE",
     "balancer": "probes.balancer:PROBE",
+    "host": "probes.host:PROBE",
 }
 
 ENTRY_POINT_GROUP = "netdiag.probes"
