@@ -139,7 +139,9 @@ class _Session:
     def _schedule(self) -> Schedule:
         watch_s = 0.0 if self._settings.quick else min(WATCH_S, self._budget_s)
         icmp = Capability.ICMP_ECHO in self._capabilities
-        return Schedule(self._plan, ScheduleSettings(vantage=self._vantage.name, watch_s=watch_s, icmp=icmp))
+        return Schedule(
+            self._plan, ScheduleSettings(vantage=self._vantage.name, watch_s=watch_s, icmp=icmp, own_host=True)
+        )
 
     async def _drive(self, schedule: Schedule, stopper: asyncio.Task[bool]) -> str:
         """Why the run ended: "complete", "budget" or "interrupted"."""

@@ -17,6 +17,7 @@ from netdiag.plan.endpoints import is_address, is_database, is_local_name, peers
 from netdiag.plan.model import Baseline, Credentials, Endpoint, Health, Plan, Router
 from probes.balancer import BalancerOptions
 from probes.database import DatabaseMeasurement, DatabaseOptions, Phase
+from probes.host import HostOptions
 from probes.latency import LatencyMeasurement, LatencyOptions
 from probes.loss import LossOptions
 from probes.model import Measurement, MeasurementOutcome, Outcome, Target, value
@@ -52,6 +53,7 @@ class ScheduleSettings:
     vantage: str
     watch_s: float = 35.0  # 0: stop at the first verdict
     icmp: bool = True  # an ICMP socket is allowed here
+    own_host: bool = False  # this host's own tables are read before, during and after
 
 
 class Schedule:
@@ -62,10 +64,13 @@ class Schedule:
         self._settings = settings
         self._issued: dict[str, Request] = {}
         self._begun: dict[str, float] = {}  # seconds after the start, by the request's id
+        self._looked = False  # at this host's own tables, at the end
 
     def next(self, evidence: Evidence, elapsed_s: float) -> tuple[Request, ...]:
         finished = {measurement.id: measurement for measurement in evidence}
         due = [request for request in self._wanted(evidence, finished, elapsed_s) if request.id not in self._issued]
+        if not due and self._issued.keys() <= finished.keys():
+            due = self._last_look()
         self._issued.update((request.id, request) for request in due)
         self._begun.update((request.id, elapsed_s) for request in due)
         return tuple(due)
@@ -77,6 +82,7 @@ class Schedule:
         return bool(asked) and all(request.id in finished for request in asked)
 
     def _wanted(self, evidence: Evidence, finished: dict[str, Measurement[Any]], elapsed_s: float) -> Iterator[Request]:
+        yield from self._own_host(finished, elapsed_s)
         yield from self._routers(finished, elapsed_s)
         yield from self._names(finished)
         for endpoint in self._plan.endpoints:
@@ -126,6 +132,33 @@ class Schedule:
             target=Target(host=router.name),
             options=RoutingOptions(router=router.name, bird=router.bird),
             sampling=ordinal > 1,
+        )
+
+    def _own_host(self, finished: dict[str, Measurement[Any]], elapsed_s: float) -> Iterator[Request]:
+        """Its tables at the start, and again while the sampling goes on: a run that is cut short has no last look."""
+        ordinal, due = 1, self._settings.own_host
+        while due:
+            request = self._host(ordinal)
+            yield request
+            due = request.id in finished and ordinal * SAMPLE_S <= elapsed_s < self._settings.watch_s
+            ordinal += 1
+
+    def _last_look(self) -> list[Request]:
+        """The same tables once nothing else is left to ask."""
+        looks = [ordinal for ordinal in range(1, 1 + len(self._issued)) if self._host(ordinal).id in self._issued]
+        asked = any(request.probe != "host" for request in self._issued.values())
+        if not looks or not asked or self._looked:
+            return []
+        self._looked = True
+        return [self._host(len(looks) + 1, sampling=False)]
+
+    def _host(self, ordinal: int, *, sampling: bool | None = None) -> Request:
+        return Request(
+            id=f"{self._settings.vantage}/host/{self._settings.vantage}/{ordinal}",
+            probe="host",
+            target=Target(host=self._settings.vantage),
+            options=HostOptions(),
+            sampling=ordinal > 1 if sampling is None else sampling,
         )
 
     def _names(self, finished: dict[str, Measurement[Any]]) -> Iterator[Request]:

@@ -16,6 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from probes.exchanges import (
     BirdReply,
     BirdRequest,
+    ConntrackReading,
     DatagramReply,
     DatagramRequest,
     DnsReply,
@@ -88,6 +89,8 @@ class Network(Protocol):
     def resolver_config(self) -> ResolverConfig: ...
 
     def local_route(self, address: str) -> LocalRoute: ...
+
+    def conntrack(self) -> ConntrackReading: ...
 
     def capabilities(self) -> frozenset[Capability]: ...
 

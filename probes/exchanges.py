@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from probes.model import Failure, NetworkFailure, Outcome, value
+from probes.wire.conntrack import ConntrackCounters
 
 
 class TimestampSource(StrEnum):
@@ -204,6 +205,16 @@ class BirdReply:
     seconds: float
     payload: bytes | None = None
     failure: Failure | None = None
+
+
+@value
+class ConntrackReading:
+    """This namespace's connection-tracking table at one moment; without ``entries`` there is a ``reason``."""
+
+    entries: int | None = None
+    limit: int | None = None
+    counters: ConntrackCounters | None = None  # None: they cannot be read
+    reason: str | None = None
 
 
 @value

@@ -18,6 +18,7 @@ PROBES: dict[str, str] = {
     "routing": "probes.routing:PROBE",
     "balancer": "probes.balancer:PROBE",
     "replication": "probes.replication:PROBE",
+    "host": "probes.host:PROBE",
 }
 
 ENTRY_POINT_GROUP = "netdiag.probes"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from netdiag.diagnosis.rule import Rule
 from netdiag.diagnosis.rules import (
     balancer,
+    conntrack,
     database,
     dns,
     firewall,
@@ -23,6 +24,7 @@ RULES: tuple[Rule, ...] = (
     *firewall.RULES,
     *host.RULES,
     *sending.RULES,
+    *conntrack.RULES,
     *link.RULES,
     *routing.RULES,
     *mtu.RULES,

@@ -35,14 +35,25 @@ CONSEQUENCES: dict[str, frozenset[str]] = {
     # Nothing explains db.replica-down: what lies between a standby and its primary is not seen from here, and a standby
     # that this vantage cannot reach does not tell what it receives.
     "db.replica-down": frozenset({"db.replication-lag"}),
-}
+    "host.conntrack-full": frozenset(
+        {
+            "net.unreachable", "firewall.drop", "host.cannot-send", "link.loss", "lb.packet-loss", "db.unresponsive",
+            "dns.resolver-down", "dns.tcp-blocked", "dns.loss", "dns.host-lookup",
+        }
+    ),
+}  # fmt: skip
 
 
 # Lost packets and a long way explain a silence that is itself in doubt (no confidence), never one after acknowledged
 # bytes, each time.
 ONLY_IN_DOUBT = frozenset({("link.loss", "db.unresponsive"), ("region.latency", "db.unresponsive")})
 # A balancer's loss fails checks of its own. One that fails from here too, and is DOWN there, is certain by itself.
-NEVER_WHEN_CERTAIN = frozenset({("lb.packet-loss", "lb.health-check-failing")})
+# A missing route that somebody tells of is no silence of this host's own making.
+NEVER_WHEN_CERTAIN = frozenset(
+    {("lb.packet-loss", "lb.health-check-failing"), ("host.conntrack-full", "net.unreachable")}
+)
+# What this host drops of its own packets it drops whatever the place, but only what is certain explains everything.
+EVERYWHERE_IF_CERTAIN = frozenset({"host.conntrack-full"})
 
 
 def explains(cause: Finding, other: Finding) -> bool:
@@ -51,7 +62,11 @@ def explains(cause: Finding, other: Finding) -> bool:
         return False
     if pair in NEVER_WHEN_CERTAIN and other.confidence is not None and other.confidence >= CERTAIN:
         return False
-    return other.code in CONSEQUENCES.get(cause.code, frozenset()) and _same_place(cause.subject, other.subject)
+    if other.code not in CONSEQUENCES.get(cause.code, frozenset()):
+        return False
+    if cause.code in EVERYWHERE_IF_CERTAIN:
+        return cause.confidence is not None and cause.confidence >= CERTAIN
+    return _same_place(cause.subject, other.subject)
 
 
 def _same_place(cause: Subject, other: Subject) -> bool:

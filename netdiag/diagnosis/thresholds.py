@@ -145,6 +145,14 @@ FLOW_TRIES = 3
 FLOW_CHANCE = 0.01
 """... and the chance, at the upper bound of the first SYNs' loss, that so few of the repeated SYNs are answered."""
 
+CONNTRACK_FULL = 0.9
+"""Share of nf_conntrack_max from which the table counts as full at a reading. It empties a little between a drop and
+the next reading, and a host that works for months at nine tenths is one busy minute away from dropping."""
+
+CONNTRACK_TRIES = 3
+"""Attempts at one address that all got through, beside another's that all failed, before the difference is the far
+ends' and not this host's: a full table asks nobody where a packet goes. By chance, at one half each, 1 in 64."""
+
 PATIENT_ROUND_TRIPS = 4
 """Round trips of silence in one phase before the server is called silent: a lost packet alone costs up to three (RFC
 6298: an RTO of SRTT + 4 RTTVAR, and RTTVAR begins at half a round trip)."""

@@ -15,6 +15,7 @@ from netdiag.report.places import names_only
 from netdiag.report.reproduce import reproduce
 from probes.balancer import BalancerMeasurement, BalancerView, CheckedBackend
 from probes.database import DatabaseMeasurement, HeldSession, Phase, Waterfall
+from probes.host import HostMeasurement
 from probes.latency import LatencyMeasurement, LossCount, RttSummary
 from probes.loss import LossMeasurement
 from probes.model import Failure, Measurement, MeasurementOutcome, Outcome
@@ -160,6 +161,13 @@ def _path(data: PathMeasurement) -> str:
         return f"reached at hop {data.reached_ttl} (n={tries}{flow})"
     heard = f"last answer from hop {last.ttl} ({_hop_address(last)})" if last else "no hop answered"
     return f"not reached ({data.end_reason}): {heard} (n={tries}{flow})"
+
+
+@describe.register
+def _host(data: HostMeasurement) -> str:
+    table, counters = data.conntrack, data.conntrack.counters
+    dropped = f", {counters.drop:,} dropped since the host began" if counters and counters.drop is not None else ""
+    return f"connection tracking: {table.entries or 0:,} of {table.limit or 0:,} entries{dropped}"
 
 
 @describe.register

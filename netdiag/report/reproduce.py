@@ -181,6 +181,10 @@ def _origin_question(data: object) -> str | None:
     return origin_name(data.queries[0].address, data.zone)
 
 
+def _host(measurement: Measurement[Any]) -> str:
+    return "cat /proc/sys/net/netfilter/nf_conntrack_count /proc/sys/net/netfilter/nf_conntrack_max"
+
+
 _COMMANDS: dict[str, Callable[[Measurement[Any]], str]] = {
     "latency": _latency,
     "loss": _latency,
@@ -190,4 +194,5 @@ _COMMANDS: dict[str, Callable[[Measurement[Any]], str]] = {
     "replication": _database,
     "routing": _routing,
     "balancer": _balancer,
+    "host": _host,
 }

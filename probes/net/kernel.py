@@ -11,6 +11,7 @@ from probes.exchanges import (
     BirdReply,
     BirdRequest,
     ConnectFailure,
+    ConntrackReading,
     DatagramReply,
     DatagramRequest,
     DnsReply,
@@ -28,7 +29,7 @@ from probes.exchanges import (
     TlsRequest,
 )
 from probes.failures import timed_out
-from probes.net import datagram, dns, lookup, privileges, resolver, route
+from probes.net import conntrack, datagram, dns, lookup, privileges, resolver, route
 from probes.net.echo import Echoes
 from probes.net.pacing import Pacing
 from probes.net.raw import RawStream
@@ -113,6 +114,9 @@ class KernelNetwork:
 
     def local_route(self, address: str) -> LocalRoute:
         return route.local_route(address)
+
+    def conntrack(self) -> ConntrackReading:
+        return conntrack.read_conntrack()
 
     def capabilities(self) -> frozenset[Capability]:
         return privileges.capabilities()

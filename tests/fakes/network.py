@@ -12,6 +12,7 @@ from probes.contract import Capability, Context, ProbeUnavailable
 from probes.exchanges import (
     BirdReply,
     BirdRequest,
+    ConntrackReading,
     DatagramReply,
     DatagramRequest,
     DnsReply,
@@ -51,6 +52,7 @@ class ScriptedNetwork:
         bird: Callable[[BirdRequest], BirdReply] = unscripted,
         config: ResolverConfig | None = None,
         route: LocalRoute | None = None,
+        conntrack: ConntrackReading | None = None,
         capabilities: frozenset[Capability] = frozenset(),
     ) -> None:
         self.clock = clock
@@ -60,6 +62,7 @@ class ScriptedNetwork:
         self._bird = bird
         self._config = config or ResolverConfig(nameservers=(), search=(), options=(), source="test")
         self._route = route or LocalRoute(source="192.0.2.1", mtu=1500)
+        self._conntrack = conntrack or ConntrackReading(reason="not there")
         self._capabilities = capabilities
 
     async def lookup(self, host: str, timeout_s: float) -> HostLookup:
@@ -115,6 +118,9 @@ class ScriptedNetwork:
 
     def local_route(self, address: str) -> LocalRoute:
         return self._route
+
+    def conntrack(self) -> ConntrackReading:
+        return self._conntrack
 
     def capabilities(self) -> frozenset[Capability]:
         return self._capabilities

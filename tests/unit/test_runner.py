@@ -31,8 +31,8 @@ async def test_a_quick_run_measures_each_thing_once_and_is_complete() -> None:
     clock = FakeClock()
     run = await execute(WEB, QUICK, network=network(clock), clock=clock)
     assert (run.end_reason, run.partial) == ("complete", False)
-    assert [m.id.split("/")[1] for m in run.evidence] == ["latency-tcp", "mtu", "ports"]
-    assert {m.source for m in run.evidence} == {"192.0.2.1"}
+    assert [m.id.split("/")[1] for m in run.evidence] == ["host", "host", "latency-tcp", "mtu", "ports"]
+    assert {m.source for m in run.evidence if m.probe != "host"} == {"192.0.2.1"}
 
 
 async def test_a_full_run_goes_on_sampling_until_the_watch_ends() -> None:

@@ -119,6 +119,11 @@ def tries_beside(evidence: Evidence, address: str | None, port: int) -> Tries:
     return _tries((m, t) for m, number, t in _every_try(evidence, address) if number != port)
 
 
+def every_try(evidence: Evidence, address: str) -> Tries:
+    """The same of all its ports."""
+    return _tries((m, t) for m, _, t in _every_try(evidence, address))
+
+
 def _tries(found: Iterable[tuple[Measurement[Any], Try]]) -> Tries:
     found = tuple(found)
     return Tries(tries=tuple(t for _, t in found), sources=tuple(sorted({m.source for m, _ in found if m.source})))
