@@ -6,8 +6,13 @@ name, the same name's endpoint. The table is the cause graph of the report and o
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 from netdiag.diagnosis.finding import Finding, Subject
 from netdiag.diagnosis.thresholds import CERTAIN
+
+Backends = Mapping[str, Collection[str]]
+NO_BACKENDS: Backends = {}
 
 CONSEQUENCES: dict[str, frozenset[str]] = {
     "net.unreachable": frozenset({"link.loss", "db.unresponsive", "db.slow", "region.latency"}),
@@ -15,11 +20,11 @@ CONSEQUENCES: dict[str, frozenset[str]] = {
     "firewall.reject": frozenset({"link.loss", "db.unresponsive", "db.port-closed"}),
     # Not link.loss: that is measured with small packets, which a black hole lets through.
     "mtu.black-hole": frozenset({"db.unresponsive", "db.slow", "mtu.fragmentation", "db.backup-stall"}),
-    "link.loss": frozenset({"db.unresponsive", "db.slow", "dns.loss", "db.connection-cut"}),
+    "link.loss": frozenset({"db.unresponsive", "db.slow", "dns.loss", "db.connection-cut", "lb.backend-down"}),
     "region.latency": frozenset({"db.slow", "db.unresponsive"}),
     "bgp.route-change": frozenset({"region.latency", "db.slow"}),
     "bgp.asymmetric": frozenset({"region.latency", "db.slow"}),
-    "bgp.flapping": frozenset({"region.latency", "link.loss", "db.slow", "db.unresponsive"}),
+    "bgp.flapping": frozenset({"region.latency", "link.loss", "db.slow", "db.unresponsive", "lb.backend-down"}),
     "lb.wrong-protocol": frozenset({"db.unresponsive", "db.tls-invalid"}),
     "lb.health-check-failing": frozenset({"lb.backend-down"}),
     # A balancer's own loss fails its health checks and stalls what it has already acknowledged to the client.
@@ -52,11 +57,15 @@ ONLY_IN_DOUBT = frozenset({("link.loss", "db.unresponsive"), ("region.latency", 
 NEVER_WHEN_CERTAIN = frozenset(
     {("lb.packet-loss", "lb.health-check-failing"), ("host.conntrack-full", "net.unreachable")}
 )
+# A balancer that cannot reach its backend closes on its client. The way to the backend is seen from here, not from the
+# balancer; loss on the way to the balancer itself closes nothing.
+ON_THE_WAY_TO_A_BACKEND = frozenset({("link.loss", "lb.backend-down"), ("bgp.flapping", "lb.backend-down")})
 # What this host drops of its own packets it drops whatever the place, but only what is certain explains everything.
 EVERYWHERE_IF_CERTAIN = frozenset({"host.conntrack-full"})
 
 
-def explains(cause: Finding, other: Finding) -> bool:
+def explains(cause: Finding, other: Finding, backends: Backends = NO_BACKENDS) -> bool:
+    """``backends``: the names of the endpoints behind each balancer."""
     pair = cause.code, other.code
     if pair in ONLY_IN_DOUBT and other.confidence is not None:
         return False
@@ -66,6 +75,8 @@ def explains(cause: Finding, other: Finding) -> bool:
         return False
     if cause.code in EVERYWHERE_IF_CERTAIN:
         return cause.confidence is not None and cause.confidence >= CERTAIN
+    if pair in ON_THE_WAY_TO_A_BACKEND:
+        return cause.subject.endpoint in backends.get(other.subject.endpoint or "", ())
     return _same_place(cause.subject, other.subject)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+
+import pytest
 
 from netdiag.diagnosis.causes import CONSEQUENCES
 from netdiag.diagnosis.engine import conclude, folded, ranked
@@ -55,6 +58,18 @@ def test_a_balancers_loss_explains_a_failing_check_only_where_it_does_not_fail_f
 def test_the_same_codes_at_two_addresses_are_two_causes() -> None:
     out = folded([finding("db.unresponsive", "198.51.100.8"), finding("mtu.black-hole")])
     assert {f.role for f in out} == {FindingRole.CAUSE}
+
+
+@pytest.mark.parametrize("code", ["link.loss", "bgp.flapping"])
+def test_the_way_to_a_backend_explains_a_balancer_without_one(code: str) -> None:
+    def roles(place: str, backends: tuple[str, ...]) -> FindingRole:
+        cause = replace(finding(code), subject=Subject(endpoint=place, address="198.51.100.9"))
+        closed = replace(finding("lb.backend-down"), subject=Subject(endpoint="ysql", address="198.51.100.7"))
+        return by_code(folded([cause, closed], {"ysql": backends}))["lb.backend-down"].role
+
+    assert roles("db-west", ("db-east", "db-west")) is FindingRole.CONSEQUENCE
+    assert roles("db-west", ("db-east",)) is FindingRole.CAUSE  # none of its backends
+    assert roles("ysql", ("db-east", "db-west")) is FindingRole.CAUSE  # the client's own way to the balancer
 
 
 def test_a_chain_is_folded_under_its_root() -> None:
