@@ -18,8 +18,8 @@ CONSEQUENCES: dict[str, frozenset[str]] = {
     "net.unreachable": frozenset({"link.loss", "db.unresponsive", "db.slow", "region.latency"}),
     "firewall.drop": frozenset({"link.loss", "db.unresponsive", "db.slow", "mtu.fragmentation"}),
     "firewall.reject": frozenset({"link.loss", "db.unresponsive", "db.port-closed"}),
-    # Not link.loss: that is measured with small packets, which a black hole lets through.
-    "mtu.black-hole": frozenset({"db.unresponsive", "db.slow", "mtu.fragmentation", "db.backup-stall"}),
+    # Not link.loss at its own place: that is measured with small packets, which a black hole lets through.
+    "mtu.black-hole": frozenset({"db.unresponsive", "db.slow", "mtu.fragmentation", "db.backup-stall", "link.loss"}),
     "link.loss": frozenset({"db.unresponsive", "db.slow", "dns.loss", "db.connection-cut", "lb.backend-down"}),
     "region.latency": frozenset({"db.slow", "db.unresponsive"}),
     "bgp.route-change": frozenset({"region.latency", "db.slow"}),
@@ -59,7 +59,11 @@ NEVER_WHEN_CERTAIN = frozenset(
 )
 # A balancer that cannot reach its backend closes on its client. The way to the backend is seen from here, not from the
 # balancer; loss on the way to the balancer itself closes nothing.
-ON_THE_WAY_TO_A_BACKEND = frozenset({("link.loss", "lb.backend-down"), ("bgp.flapping", "lb.backend-down")})
+# And where one of several backends lies behind a black hole, the balancer's clients see some large transfers stall.
+ON_THE_WAY_TO_A_BACKEND = frozenset(
+    {("link.loss", "lb.backend-down"), ("bgp.flapping", "lb.backend-down"), ("mtu.black-hole", "link.loss")}
+)
+LARGE_PACKETS_ONLY = frozenset({("mtu.black-hole", "link.loss")})  # such a loss is told of one direction
 # What this host drops of its own packets it drops whatever the place, but only what is certain explains everything.
 EVERYWHERE_IF_CERTAIN = frozenset({"host.conntrack-full"})
 
@@ -75,6 +79,8 @@ def explains(cause: Finding, other: Finding, backends: Backends = NO_BACKENDS) -
         return False
     if cause.code in EVERYWHERE_IF_CERTAIN:
         return cause.confidence is not None and cause.confidence >= CERTAIN
+    if pair in LARGE_PACKETS_ONLY and other.subject.direction is None:
+        return False
     if pair in ON_THE_WAY_TO_A_BACKEND:
         return cause.subject.endpoint in backends.get(other.subject.endpoint or "", ())
     return _same_place(cause.subject, other.subject)

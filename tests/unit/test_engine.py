@@ -72,6 +72,24 @@ def test_the_way_to_a_backend_explains_a_balancer_without_one(code: str) -> None
     assert roles("ysql", ("db-east", "db-west")) is FindingRole.CAUSE  # the client's own way to the balancer
 
 
+@pytest.mark.parametrize(
+    ("place", "direction", "role"),
+    [
+        ("db-west", "from-target", FindingRole.CONSEQUENCE),
+        ("db-west", None, FindingRole.CAUSE),  # small packets are lost on the way to the balancer
+        ("db-else", "from-target", FindingRole.CAUSE),  # a black hole of another way
+        ("ysql", "from-target", FindingRole.CAUSE),  # of that very way: a limit loses all, loss some
+    ],
+)
+def test_a_black_hole_before_one_backend_explains_large_transfers_that_stall_at_the_balancer(
+    place: str, direction: str | None, role: FindingRole
+) -> None:
+    hole = replace(finding("mtu.black-hole"), subject=Subject(endpoint=place, address="198.51.100.9"))
+    some = Subject(endpoint="ysql", address="198.51.100.7", direction=direction)
+    out = by_code(folded([hole, replace(finding("link.loss"), subject=some)], {"ysql": ("db-east", "db-west")}))
+    assert out["link.loss"].role is role
+
+
 def test_a_chain_is_folded_under_its_root() -> None:
     stale = finding("dns.stale-record")
     out = by_code(folded([finding("link.loss"), finding("firewall.drop"), stale]))
