@@ -46,9 +46,9 @@ def world(tmp_path, *, tls: bool = False):
 
 
 def strict(made: Line, answer: str = "drop", timeout_s: int | None = None) -> None:
-    rules = f"chain f {{ type filter hook forward priority 0; ct state invalid counter {answer} }}"
+    rules = f"chain f {{ type filter hook forward priority 0; ct state invalid counter {answer}; }}"
     zone = "chain z { type filter hook prerouting priority -400; }"
-    made.router.nft(f"table inet t {{ {zone} {rules} }}")
+    made.router.nft(f"table inet t {{\n{zone}\n{rules}\n}}")
     made.router.sysctl(net__netfilter__nf_conntrack_tcp_loose=0)
     if timeout_s is not None:
         made.router.sysctl(net__netfilter__nf_conntrack_tcp_timeout_established=timeout_s)
@@ -141,9 +141,8 @@ def test_a_server_that_restarts_is_no_timeout(tmp_path):
 def test_lost_packets_are_no_timeout(tmp_path):
     loss = random.Random(SEED).randint(10, 15)
     with world(tmp_path) as made:
-        made.router.nft(
-            f"table inet t {{ chain f {{ type filter hook forward priority 0; numgen random mod 100 < {loss} drop }} }}"
-        )
+        hook = "type filter hook forward priority 0"
+        made.router.nft(f"table inet t {{\nchain f {{ {hook}; numgen random mod 100 < {loss} drop; }}\n}}")
         target, found = ask(made, **LOGIN)
     assert not isinstance(judged(target, found), Finding), found
 

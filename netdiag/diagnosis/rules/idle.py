@@ -25,13 +25,7 @@ from netdiag.diagnosis.rule import Case, Rule
 from netdiag.diagnosis.rules.handshakes import Answer, tries_at
 from netdiag.diagnosis.rules.subjects import Place, database_places, finding_id, ids
 from netdiag.diagnosis.rules.waterfalls import CUT, attempts_at, login_check
-from netdiag.diagnosis.thresholds import (
-    ADVERSE_LOSS,
-    IDLE_FORGOTTEN,
-    IDLE_RETRANSMITS,
-    IDLE_SILENCE_S,
-    LIKELY,
-)
+from netdiag.diagnosis.thresholds import IDLE_FORGOTTEN, IDLE_RETRANSMITS, IDLE_SILENCE_S, LIKELY
 from probes.idle import CARRIED, KEEPALIVE_S, IdleConnection, IdleEnd, IdleMeasurement
 from probes.model import FailureKind, Measurement, value
 
@@ -54,6 +48,17 @@ class Held:
     @property
     def remembered(self) -> tuple[IdleConnection, ...]:
         return tuple(c for c in self.data.idle if c.end in CARRIED)
+
+    @property
+    def answered(self) -> tuple[IdleConnection, ...]:
+        """By the server itself: whoever ends TCP before it acknowledges what he can no longer hand on."""
+        return tuple(c for c in self.data.idle if c.end is IdleEnd.ANSWERED)
+
+    @property
+    def mute(self) -> tuple[IdleConnection, ...]:
+        """Acknowledged and not answered, after a longer silence than any that was."""
+        longest = max((c.idle_s for c in self.answered), default=0.0)
+        return tuple(c for c in self.data.idle if c.end is IdleEnd.ACKNOWLEDGED and c.idle_s > longest)
 
     @property
     def shortest(self) -> float:
@@ -84,8 +89,8 @@ def _judge(case: Case, place: Place) -> Judgement:
         return _unheld(case, place, held)
     suspects = [h for h in held if h.forgotten]
     if not suspects:
-        best = max(held, key=lambda h: h.longest if h.remembered else 0.0)
-        return _remembered(best) if best.remembered else _closed(best)
+        best = max(held, key=lambda h: max((c.idle_s for c in h.answered), default=0.0))
+        return _remembered(best) if best.answered and not best.mute else _unanswered(best)
     doubts = [_doubt(case, suspect, held) for suspect in suspects]
     sure = next((s for s, doubt in zip(suspects, doubts, strict=True) if doubt is None), None)
     return _finding(sure) if sure else _undecided(suspects[0], doubts[0] or "")
@@ -157,7 +162,7 @@ def _finding(suspect: Held) -> Finding:
         code=CODE,
         role=FindingRole.CAUSE,
         severity=Severity.WARNING,  # what is busy, and what is new, works
-        confidence=confidence(suspect.forgotten),
+        confidence=LIKELY,  # a way that died for these connections alone looks the same
         section=Section.INFRASTRUCTURE,
         subject=place.subject,
         statement=_statement(suspect),
@@ -166,15 +171,6 @@ def _finding(suspect: Held) -> Finding:
         "silence.",
         actions=_actions(suspect),
     )
-
-
-def confidence(forgotten: tuple[IdleConnection, ...]) -> float:
-    """1 minus the chance that ADVERSE_LOSS each way took every packet; a RST is nobody's loss. At most LIKELY: what
-    answers in the other's name, or a way that died for these alone, looks the same."""
-    lost_exchange = 1 - (1 - ADVERSE_LOSS) ** 2
-    packets = sum(1 + (c.retransmits or 0) for c in forgotten if c.end is IdleEnd.SILENT)
-    by_chance = 0.0 if any(c.end is IdleEnd.RESET for c in forgotten) else lost_exchange**packets
-    return round(min(1 - by_chance, LIKELY), 3)
 
 
 def _statement(suspect: Held) -> str:
@@ -234,31 +230,46 @@ def _actions(suspect: Held) -> tuple[Action, ...]:
 
 
 def _remembered(best: Held) -> RuledOut:
-    count, place = len(best.remembered), best.place
-    what = "a connection" if count == 1 else f"{count} connections"
+    count, place = len(best.answered), best.place
+    what = "A connection" if count == 1 else f"{count} connections"
+    longest = max(c.idle_s for c in best.answered)
     return RuledOut(
         code=CODE,
         subject=place.subject,
-        statement=f"{what[0].upper()}{what[1:]} to {place.label}, quiet for {_range(best.remembered)}, "
-        f"{'was' if count == 1 else 'were all'} known afterwards. A longer timeout (NAT gateways have {USUAL_S} s) is "
-        f"asked for by `{_check(place, USUAL_S + 10)}`.",
-        smallest_fault=f"somebody on the way who forgets a connection within {seconds(best.longest)}",
+        statement=f"{what} to {place.label}, quiet for {_range(best.answered)}, {'was' if count == 1 else 'were'} "
+        f"answered afterwards. A longer timeout (NAT gateways have {USUAL_S} s) is asked for by "
+        f"`{_check(place, USUAL_S + 10)}`.",
+        smallest_fault=f"somebody on the way who forgets a connection within {seconds(longest)}",
         evidence=ids([best.measurement]),
     )
 
 
-def _closed(best: Held) -> NotMeasured:
-    """The server's own timeout, mostly; nothing is known of the way."""
-    closed = [c for c in best.data.idle if c.end is IdleEnd.CLOSED]
-    said = next((c.failure.detail for c in closed if c.failure and c.failure.kind is FailureKind.SERVER), None)
-    why = f" ({said})" if said else ""
-    text = f"The other end closed {len(closed)} idle connections to {best.place.label}{why} before they were asked"
+def _unanswered(best: Held) -> NotMeasured:
     return NotMeasured(
         code=CODE,
         subject=best.place.subject,
-        statement=f"{text}." if closed else f"No idle connection to {best.place.label} could be asked to the end.",
-        remedy=f"Run `{_check(best.place, best.data.longest_s / 4)}`.",
+        statement=_mute(best) if best.mute else _closed(best),
+        remedy=f"Run `{_check(best.place, best.data.longest_s / 2)}`, and ask what lies behind a balancer directly.",
     )
+
+
+def _mute(best: Held) -> str:
+    """Whoever ends TCP before the server acknowledges what he can no longer hand on."""
+    fresh = ", while a fresh one was" if any(f.end is IdleEnd.ANSWERED for f in best.data.fresh) else ""
+    return (
+        f"{len(best.mute)} connections to {best.place.label}, quiet for {_range(best.mute)}, were acknowledged and not "
+        f"answered{fresh}: the way to there knows them; the server hangs, or the way behind a balancer has forgotten."
+    )
+
+
+def _closed(best: Held) -> str:
+    """The server's own timeout, mostly."""
+    closed = [c for c in best.data.idle if c.end is IdleEnd.CLOSED]
+    said = next((c.failure.detail for c in closed if c.failure and c.failure.kind is FailureKind.SERVER), None)
+    why = f" ({said})" if said else ""
+    if not closed:
+        return f"No idle connection to {best.place.label} could be asked to the end."
+    return f"The other end closed {len(closed)} idle connections to {best.place.label}{why} before they were asked."
 
 
 def _unheld(case: Case, place: Place, held: tuple[Held, ...]) -> NotMeasured:
