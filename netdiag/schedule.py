@@ -18,6 +18,7 @@ from netdiag.plan.model import Baseline, Credentials, Endpoint, Health, Plan, Ro
 from probes.balancer import BalancerOptions
 from probes.database import DatabaseMeasurement, DatabaseOptions, Phase
 from probes.host import HostOptions
+from probes.idle import LOGIN_AFTER_S, IdleOptions
 from probes.latency import LatencyMeasurement, LatencyOptions
 from probes.loss import LossOptions
 from probes.model import Measurement, MeasurementOutcome, Outcome, Target, value
@@ -34,6 +35,8 @@ LOSS_IN_FLIGHT = 5  # batches of a second each: a lost packet is known as such, 
 NAME_SAMPLES = 150  # queries to one resolver at most; fifty answered ones rule out that one in ten is lost
 RECHECK_S = 20.0  # for a backend's health check to fail as often as takes it out; its interval is cut to fit in
 ROUTE_S = 10.0  # between two walks of a path whose normal networks are known: a route that comes and goes
+IDLE_AFTERWARDS_S = 8.0  # of the watch, for what became of the longest silence
+IDLE_LEAST_S = 8.0  # a shorter silence is not worth four connections: no firewall's timeout is that short
 SAMPLE_S = 5.0  # length of one piece of the light sampling: what an interruption can cost
 
 
@@ -270,6 +273,8 @@ class _AddressChain:
         yield self._request("mtu", self._mtu_options())
         if self._holds_sessions() and self._endpoint.role != "load-balancer":  # its backends are asked, not whichever
             yield self._request("replication", self._replication_options())
+        if self._speaks_postgres():  # beside everything: a few packets, and nothing timed
+            yield from self._idle(elapsed_s)
         if self._slower_than_baseline() or self._normal_route():  # beside the sizes: neither of them times anything
             yield from self._route(elapsed_s)
         yield from self._suspected_tcp_loss()
@@ -291,6 +296,12 @@ class _AddressChain:
             if last and not self._done("path", ordinal):
                 return
             yield self._walk(ordinal)
+
+    def _idle(self, elapsed_s: float) -> Iterator[Request]:
+        """As long a silence as the watch has time for."""
+        seconds = min(self._settings.watch_s - IDLE_AFTERWARDS_S - elapsed_s, LOGIN_AFTER_S)
+        if seconds >= IDLE_LEAST_S:
+            yield self._request("idle", self._idle_options(seconds), sampling=True)
 
     def _walk(self, ordinal: int) -> Request:
         options = PathOptions(method="icmp" if self._endpoint.port is None else "tcp")
@@ -466,6 +477,19 @@ class _AddressChain:
             ssl_key=credentials.sslkey,
             channel_binding=credentials.channel_binding,
             timeout_s=credentials.connect_timeout or ReplicationOptions().timeout_s,
+        )
+
+    def _idle_options(self, seconds: float) -> IdleOptions:
+        """A login that was refused is not tried again and again."""
+        credentials = (self._holds_sessions() and self._endpoint.credentials) or Credentials()
+        return IdleOptions(
+            user=credentials.user,
+            password=credentials.password,
+            dbname=credentials.dbname,
+            sslmode=credentials.sslmode,
+            channel_binding=credentials.channel_binding,
+            timeout_s=credentials.connect_timeout or IdleOptions().timeout_s,
+            seconds=round(seconds, 1),
         )
 
     def _mtu_options(self) -> MtuOptions:

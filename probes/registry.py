@@ -15,6 +15,7 @@ PROBES: dict[str, str] = {
     "path": "probes.path:PROBE",
     "mtu": "probes.mtu:PROBE",
     "database": "probes.database:PROBE",
+    "idle": "probes.idle:PROBE",
     "routing": "probes.routing:PROBE",
     "balancer": "probes.balancer:PROBE",
     "replication": "probes.replication:PROBE",

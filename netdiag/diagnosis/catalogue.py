@@ -11,6 +11,7 @@ from netdiag.diagnosis.rules import (
     firewall,
     health_checks,
     host,
+    idle,
     link,
     mtu,
     replication,
@@ -22,6 +23,7 @@ from netdiag.diagnosis.rules import (
 RULES: tuple[Rule, ...] = (
     *dns.RULES,
     *firewall.RULES,
+    *idle.RULES,
     *host.RULES,
     *sending.RULES,
     *conntrack.RULES,

@@ -16,6 +16,7 @@ from netdiag.report.reproduce import reproduce
 from probes.balancer import BalancerMeasurement, BalancerView, CheckedBackend
 from probes.database import DatabaseMeasurement, HeldSession, Phase, Waterfall
 from probes.host import HostMeasurement
+from probes.idle import IdleConnection, IdleMeasurement
 from probes.latency import LatencyMeasurement, LossCount, RttSummary
 from probes.loss import LossMeasurement
 from probes.model import Failure, Measurement, MeasurementOutcome, Outcome
@@ -233,6 +234,22 @@ def _balancer_view(view: BalancerView) -> str:
         return f"the balancer's view: {', '.join(shown)} (n={len(view.servers)})"
     why = _why(view.failure) if view.failure else f"status {view.status}"
     return f"the balancer's view was not read ({why})"
+
+
+@describe.register
+def _idle(data: IdleMeasurement) -> str:
+    if data.failure is not None:
+        return f"no connection held: {_why(data.failure)}"
+    held = ", ".join(f"{duration(c.idle_s)} {_afterwards(c)}" for c in data.idle)
+    control = f"with keepalives {_afterwards(data.control)}" if data.control else None
+    fresh = f"fresh ones beside them: {_tally(str(c.end) for c in data.fresh)}" if data.fresh else None
+    manner = "sessions" if data.logged_in else "connections before login"
+    return "; ".join(part for part in (f"{manner} idle for {held} (n={len(data.idle)})", control, fresh) if part)
+
+
+def _afterwards(connection: IdleConnection) -> str:
+    resent = f" ({connection.retransmits} times sent again)" if connection.retransmits else ""
+    return f"{connection.end}{resent}"
 
 
 @describe.register

@@ -185,6 +185,12 @@ def _host(measurement: Measurement[Any]) -> str:
     return "cat /proc/sys/net/netfilter/nf_conntrack_count /proc/sys/net/netfilter/nf_conntrack_max"
 
 
+def _idle(measurement: Measurement[Any]) -> str:
+    """psql sends keepalives where the system says so, and cannot tell an unacknowledged packet."""
+    seconds = measurement.options.get("seconds")
+    return f"{_netdiag(measurement)}{f' --set seconds={seconds:g}' if isinstance(seconds, int | float) else ''}"
+
+
 _COMMANDS: dict[str, Callable[[Measurement[Any]], str]] = {
     "latency": _latency,
     "loss": _latency,
@@ -195,4 +201,5 @@ _COMMANDS: dict[str, Callable[[Measurement[Any]], str]] = {
     "routing": _routing,
     "balancer": _balancer,
     "host": _host,
+    "idle": _idle,
 }

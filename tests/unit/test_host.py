@@ -91,6 +91,7 @@ ANSWERS = {
     "latency-tcp": made.latency([0.01] * 10),
     "mtu": made.mtu(),
     "replication": made.measured("replication", made.target(), None),
+    "idle": made.measured("idle", made.target(), None),
 }
 
 
