@@ -8,6 +8,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Protocol
 
+import msgspec
+
 from probes.model import Failure, NetworkFailure, Outcome, value
 from probes.wire.conntrack import ConntrackCounters
 
@@ -92,8 +94,9 @@ class EchoRequest:
     ttl: int | None = None
 
 
-@value
-class EchoSample:
+class EchoSample(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One echo. Not a @value, because there are more of them than of anything else: made in a tenth of the time."""
+
     sequence: int
     sent_s: float | None  # offset from the start of the series
     outcome: Outcome  # ANSWERED, LATE, LOST, UNREACHABLE, REJECTED, EXPIRED, TOO_BIG, NOT_SENT

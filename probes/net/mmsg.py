@@ -11,9 +11,11 @@ import ctypes
 import os
 import socket
 import struct
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _HEADER = struct.Struct("@PIPNPNi0PI0P")  # struct mmsghdr: name and its length, pieces, control, flags; bytes in all
+_NAME, _CONTROL = struct.Struct("@PI0P"), struct.Struct("@PNi0PI0P")  # its ends
 LENGTHS = struct.Struct("=40xQ8xI4x")  # of the same, as the kernel leaves it: bytes of control messages and of data
 NAME_BYTES = 32  # struct sockaddr_in6 has 28
 _PIECE = struct.Struct("@PN")  # struct iovec
@@ -38,6 +40,11 @@ class Buffer:
     def __init__(self, content: bytes) -> None:
         self.bytes = ctypes.create_string_buffer(content, max(1, len(content)))
         self.address = ctypes.addressof(self.bytes)
+
+    def fill(self, parts: Iterable[bytes]) -> None:
+        """From the beginning; the parts must fit."""
+        content = b"".join(parts)
+        ctypes.memmove(self.bytes, content, len(content))
 
 
 class Inbox:
@@ -83,16 +90,20 @@ class Inbox:
 
 
 class Parcel:
-    """What packets to one target have in common: its sockaddr, control messages, and the payload after each head."""
+    """What packets to one target have in common: its sockaddr, control messages, and the payload after each head.
 
-    __slots__ = ("_held", "fields", "payload_at", "payload_bytes")
+    Laid out once: the parts of struct mmsghdr and the struct iovec that point to them.
+    """
+
+    __slots__ = ("_held", "control", "name", "payload")
 
     def __init__(self, name: bytes, control: bytes, payload: bytes) -> None:
         control_at = len(name) + -len(name) % _ALIGNMENT
         self._held = Buffer(name + bytes(control_at - len(name)) + control + payload)
         address = self._held.address
-        self.fields = (address, len(name), address + control_at if control else 0, len(control))
-        self.payload_at, self.payload_bytes = address + control_at + len(control), len(payload)
+        self.name = _NAME.pack(address, len(name))
+        self.control = _CONTROL.pack(address + control_at if control else 0, len(control), 0, 0)
+        self.payload = _PIECE.pack(address + control_at + len(control), len(payload))
 
 
 class Outbox:
@@ -100,23 +111,29 @@ class Outbox:
 
     def __init__(self, count: int, head_bytes: int) -> None:
         self._headers = Buffer(bytes(count * _HEADER.size))
-        self._slot = struct.Struct(f"@PNPN{head_bytes}s0P")  # two struct iovec, and the head that the first points to
-        self._slots = Buffer(bytes(count * self._slot.size))
-        self._head_bytes, self._head_at = head_bytes, 2 * _PIECE.size
+        self._pieces = Buffer(bytes(count * 2 * _PIECE.size))
+        self._heads = Buffer(bytes(count * head_bytes))
+        self._places = [
+            (
+                _PIECE.pack(self._pieces.address + at * 2 * _PIECE.size, 2),
+                _PIECE.pack(self._heads.address + at * head_bytes, head_bytes),
+            )
+            for at in range(count)
+        ]
 
-    def put(self, index: int, parcel: Parcel, head: bytes) -> None:
-        """Fill one place."""
-        at = index * self._slot.size
-        address = self._slots.address + at
-        slot = (address + self._head_at, self._head_bytes, parcel.payload_at, parcel.payload_bytes, head)
-        self._slot.pack_into(self._slots.bytes, at, *slot)
-        name, name_bytes, control, control_bytes = parcel.fields
-        fields = (name, name_bytes, address, 2, control, control_bytes, 0, 0)
-        _HEADER.pack_into(self._headers.bytes, index * _HEADER.size, *fields)
-
-    def send(self, descriptor: int, count: int) -> int:
-        """Send the first ``count``; how many of them went. Raises OSError where the first did not."""
-        sent: int = _sendmmsg(descriptor, self._headers.bytes, count, socket.MSG_DONTWAIT)
+    def send(self, descriptor: int, packets: Sequence[tuple[Parcel, bytes]]) -> int:
+        """Send (parcel, head) each, at most ``count``; how many went. Raises OSError where the first did not."""
+        headers: list[bytes] = []
+        pieces: list[bytes] = []
+        heads: list[bytes] = []
+        for (parcel, head), (header, piece) in zip(packets, self._places, strict=False):
+            headers += (parcel.name, header, parcel.control)
+            pieces += (piece, parcel.payload)
+            heads.append(head)
+        self._headers.fill(headers)
+        self._pieces.fill(pieces)
+        self._heads.fill(heads)
+        sent: int = _sendmmsg(descriptor, self._headers.bytes, len(heads), socket.MSG_DONTWAIT)
         if sent < 0:
             raise _last_error()
         return sent

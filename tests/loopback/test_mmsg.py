@@ -64,14 +64,13 @@ def test_what_goes_out_in_a_batch_is_what_python_receives(family, chance):
     level, ttl, wants_ttl = TTL_OPTIONS[family]
     with udp(family) as sender, udp(family) as receiver:
         receiver.setsockopt(level, wants_ttl, 1)
-        out, expected, parcels = Outbox(20, 8), [], []
-        for index in range(20):
+        out, expected, packets = Outbox(20, 8), [], []
+        for _ in range(20):
             head, payload, hops = chance.randbytes(8), chance.randbytes(chance.randrange(1200)), chance.randint(1, 255)
             control = control_message(level, ttl, struct.pack("=i", hops))
-            parcels.append(Parcel(name_of(receiver), control, payload))
-            out.put(index, parcels[-1], head)
+            packets.append((Parcel(name_of(receiver), control, payload), head))
             expected.append((head + payload, hops))
-        assert out.send(sender.fileno(), 20) == 20
+        assert out.send(sender.fileno(), packets) == 20
         found, source = [receiver.recvmsg(2048, 256) for _ in range(20)], sender.getsockname()
     assert [(data, struct.unpack("=i", control[0][2])[0]) for data, control, _, _ in found] == expected
     assert {seen for *_, seen in found} == {source}
@@ -108,12 +107,9 @@ def test_the_first_that_cannot_be_sent_raises_and_a_later_one_ends_the_batch():
         good = Parcel(name_of(receiver), b"", b"")
         too_long = Parcel(name_of(receiver), b"", bytes(70000))
         out = Outbox(3, 8)
-        for index, parcel in enumerate((good, too_long, good)):
-            out.put(index, parcel, bytes(8))
-        assert out.send(sender.fileno(), 3) == 1
-        out.put(0, too_long, bytes(8))
+        assert out.send(sender.fileno(), [(parcel, bytes(8)) for parcel in (good, too_long, good)]) == 1
         with pytest.raises(OSError, match=r".") as raised:
-            out.send(sender.fileno(), 1)
+            out.send(sender.fileno(), [(too_long, bytes(8))])
         assert raised.value.errno == errno.EMSGSIZE
 
 

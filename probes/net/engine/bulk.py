@@ -73,10 +73,7 @@ class BulkPost:
 
     def send(self, packets: Sequence[tuple[Parcel, bytes]]) -> int:
         """How many went, of at most LARGEST_SENDING. Raises OSError where the first did not."""
-        put = self._boxes.out.put
-        for index, (parcel, head) in enumerate(packets):
-            put(index, parcel, head)
-        return self._boxes.out.send(self._descriptor, len(packets))
+        return self._boxes.out.send(self._descriptor, packets)
 
     def replies(self) -> list[ReplyFields]:
         """At most BATCH of what has come."""

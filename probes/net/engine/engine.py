@@ -17,7 +17,6 @@ import os
 import random
 import socket
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from probes.contract import Clock
 from probes.exchanges import EchoRequest, EchoSeries, TimestampSource
@@ -92,13 +91,6 @@ class _Running:
         self.done: asyncio.Future[EchoSeries] = asyncio.get_running_loop().create_future()
 
 
-class _Outgoing(NamedTuple):
-    """An echo about to be sent."""
-
-    probe: Probe
-    letter: Letter
-
-
 class _Session:
     """From the opening of the socket to its closing."""
 
@@ -109,9 +101,9 @@ class _Session:
         self._warm_up = self._loop.create_task(self._warm(stamping))
         self._flight = Flight()
         self._running: dict[int, _Running] = {}
-        self._due: list[tuple[float, int]] = []  # heap of (next echo, series)
+        self._due: list[tuple[float, int, _Running]] = []  # heap of (next echo, number, series)
         self._waiting: list[tuple[float, int]] = []  # heap of (end of the wait, series) with all sent
-        self._outbox: list[_Outgoing] = []  # what the socket had no room for yet
+        self._outbox: list[tuple[Probe, Letter]] = []  # what the socket had no room for yet
         self._slot: float | None = None  # when the packet that the token bucket has promised may go
         self._last_tick = self._last_send = -_NEVER
         self._timer: asyncio.TimerHandle | None = None
@@ -133,7 +125,7 @@ class _Session:
 
     def add(self, series: Series) -> asyncio.Future[EchoSeries]:
         running = self._running[series.number] = _Running(series, self._letter(series))
-        heapq.heappush(self._due, (series.due, series.number))
+        heapq.heappush(self._due, (series.due, series.number, running))
         self._schedule()
         return running.done
 
@@ -232,7 +224,7 @@ class _Session:
             return
         allowed, taken = self._allowed(room), 0
         while taken < allowed and self._is_due(moment):
-            self._take(self._running[self._due[0][1]], moment)
+            self._take(self._due[0][2], moment)
             taken += 1
         self._pay(taken)
 
@@ -267,11 +259,11 @@ class _Session:
             heapq.heappop(self._due)
             heapq.heappush(self._waiting, (series.deadline, series.number))
         else:
-            heapq.heapreplace(self._due, (series.due, series.number))
+            heapq.heapreplace(self._due, (series.due, series.number, running))
         if isinstance(running.letter, OSError):
             self._failed(probe, running.letter)
         else:
-            self._outbox.append(_Outgoing(probe, running.letter))
+            self._outbox.append((probe, running.letter))
 
     def _failed(self, probe: Probe, error: OSError) -> None:
         probe.series.failed(probe, from_os_error(error, "send"))
@@ -293,7 +285,7 @@ class _Session:
             except OSError as error:
                 again -= 1
                 if not self._after_failure() or not again:
-                    self._failed(self._outbox.pop(0).probe, error)
+                    self._failed(self._outbox.pop(0)[0], error)
                     again = _MOST_PENDING_ERRORS
             else:
                 self._last_send, again = moment.monotonic, _MOST_PENDING_ERRORS
@@ -316,10 +308,9 @@ class _Session:
         """What has waited for room longer than its answer would have been waited for."""
         self._after_failure()
         waiting, self._outbox = self._outbox, []
-        for outgoing in waiting:
-            probe = outgoing.probe
+        for probe, letter in waiting:
             if moment.monotonic < probe.sent.monotonic + probe.series.request.timeout_s:
-                self._outbox.append(outgoing)
+                self._outbox.append((probe, letter))
             else:
                 self._failed(probe, error)
 
@@ -335,7 +326,7 @@ class _Session:
         for _ in range(_READINGS_PER_TICK):
             replies = self._channel.replies()
             read = self._moment()  # after them: what our clock says is never shorter than the truth
-            touched = {self._flight.reply(reply, read) for reply in replies}
+            touched = self._flight.replies(replies, read)
             errors = self._read_errors()
             self._finish(touched)
             if replies:
@@ -348,12 +339,12 @@ class _Session:
         self._flight.stamps(errors.stamps)
         if errors.icmp:
             read = self._moment()
-            self._finish({self._flight.error(error, read) for error in errors.icmp})
+            self._finish([series for error in errors.icmp if (series := self._flight.error(error, read))])
         return errors
 
-    def _finish(self, touched: Iterable[Series | None]) -> None:
+    def _finish(self, touched: Iterable[Series]) -> None:
         for series in touched:
-            if series is not None and series.finished:
+            if series.finished:
                 self._complete(series)
 
     def _complete(self, series: Series) -> None:

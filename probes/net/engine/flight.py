@@ -49,6 +49,10 @@ class Flight:
             if self._by_sequence.get(probe.wire) is probe:
                 del self._by_sequence[probe.wire]
 
+    def replies(self, replies: Iterable[ReplyFields], read: Moment) -> set[Series]:
+        """The series that they answer."""
+        return {series for reply in replies if (series := self.reply(reply, read))}
+
     def reply(self, reply: ReplyFields, read: Moment) -> Series | None:
         """The series that it answers; None where it answers nothing of ours. ``read``: a moment after it came."""
         sequence, source, payload, stamp_ns = reply

@@ -36,9 +36,11 @@ def take_moment(clock: Clock) -> Moment:
 
 def stepped(before: Moment, after: Moment) -> bool:
     """Whether the wall clock, which stamps packets, was set between the two."""
-    elapsed = after.monotonic - before.monotonic
-    drift = (after.wall_ns - before.wall_ns) / 1e9 - elapsed
-    return abs(drift) > CLOCK_SLACK_S + _SLEW * abs(elapsed)
+    return _disagree(after.monotonic - before.monotonic, after.wall_ns - before.wall_ns)
+
+
+def _disagree(elapsed_s: float, wall_ns: int) -> bool:
+    return abs(wall_ns / 1e9 - elapsed_s) > CLOCK_SLACK_S + _SLEW * abs(elapsed_s)
 
 
 def round_trip(
@@ -48,12 +50,13 @@ def round_trip(
 
     We read after the kernel received, so no true RTT is longer than the one seen from user space.
     """
-    user = read.monotonic - sent.monotonic
-    if receive_ns is None or stepped(sent, read):
+    sent_s, sent_ns = sent
+    user = read.monotonic - sent_s
+    if receive_ns is None or _disagree(user, read.wall_ns - sent_ns):
         return user, USER
     longest = user + CLOCK_SLACK_S
     if transmit_ns is not None and 0 < (kernel := (receive_ns - transmit_ns) / 1e9) <= longest:
         return kernel, KERNEL_RX_TX
-    if 0 < (kernel := (receive_ns - sent.wall_ns) / 1e9) <= longest:
+    if 0 < (kernel := (receive_ns - sent_ns) / 1e9) <= longest:
         return kernel, KERNEL_RX
     return user, USER

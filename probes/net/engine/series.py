@@ -18,14 +18,14 @@ from probes.exchanges import MOST_ECHOES, EchoRequest, EchoSample, EchoSeries, T
 from probes.failures import from_icmp, timed_out
 from probes.model import Failure, IcmpError, Outcome
 from probes.net.engine.messages import TOKEN_BYTES
-from probes.net.engine.moment import USER, Moment, round_trip
+from probes.net.engine.moment import Moment, round_trip
 from probes.net.sockets import answers_from_elsewhere, canonical, packed_address
 
 JITTER = 0.1  # of the interval, to either side: no phase lock with what is periodic on the path (RFC 2330 11.1)
 _CLOSEST = 0.5  # of the interval: what pacing held back is not made up for by haste
 
 _ANSWERED = Outcome.ANSWERED  # looking a member up in its class costs more than the rest of an echo's verdict
-_BEST_FIRST = [TimestampSource.KERNEL_RX_TX, TimestampSource.KERNEL_RX, TimestampSource.USER]
+_BEST_FIRST = list(TimestampSource)
 
 
 @dataclass(slots=True)
@@ -53,6 +53,23 @@ def check_count(request: EchoRequest) -> None:
 class Series:
     """The state of one series, ``number`` among those of its engine. Raises ValueError for an impossible count."""
 
+    __slots__ = (
+        "_chance",
+        "_highest",
+        "_last_sent",
+        "_left",
+        "_start",
+        "_unsettled",
+        "due",
+        "number",
+        "payload",
+        "probes",
+        "reordered",
+        "request",
+        "source",
+        "token",
+    )
+
     def __init__(self, request: EchoRequest, start: float, chance: random.Random, number: int = 0) -> None:
         check_count(request)
         self.request, self.due, self.number = request, start, number
@@ -62,17 +79,18 @@ class Series:
         self.probes: list[Probe] = []
         self.reordered = 0
         self._chance, self._start = chance, start
+        self._left = request.count  # to be sent
         self._unsettled = 0
         self._highest = -1
         self._last_sent = start
 
     @property
     def all_sent(self) -> bool:
-        return len(self.probes) == self.request.count
+        return self._left == 0
 
     @property
     def finished(self) -> bool:
-        return self._unsettled == 0 and self.all_sent
+        return self._unsettled == 0 and self._left == 0
 
     @property
     def deadline(self) -> float:
@@ -81,11 +99,13 @@ class Series:
 
     def sent(self, moment: Moment) -> Probe:
         """The next echo is on its way."""
-        self._unsettled += 1
         probe = Probe(self, len(self.probes), moment)
         self.probes.append(probe)
+        self._unsettled += 1
+        self._left -= 1
         self._last_sent = moment.monotonic
-        self.due = self._next_due(len(self.probes), moment.monotonic)
+        if self._left:
+            self.due = self._next_due(moment.monotonic)
         return probe
 
     def failed(self, probe: Probe, failure: Failure) -> None:
@@ -93,13 +113,13 @@ class Series:
         self._unsettled -= 1
         probe.not_sent = failure
 
-    def _next_due(self, ordinal: int, sent: float) -> float:
+    def _next_due(self, sent: float) -> float:
         """Jittered; the last is never later than without jitter, so that a series keeps to its time."""
         interval = self.request.interval_s
         if interval <= 0:
             return self._start
-        jitter = self._chance.uniform(-JITTER, JITTER if ordinal < self.request.count - 1 else 0.0)
-        return max(self._start + (ordinal + jitter) * interval, sent + _CLOSEST * interval)
+        jitter = self._chance.uniform(-JITTER, JITTER if self._left > 1 else 0.0)
+        return max(self._start + (len(self.probes) + jitter) * interval, sent + _CLOSEST * interval)
 
     def answered(self, probe: Probe, stamp_ns: int | None, read: Moment) -> None:
         """``stamp_ns`` is the kernel's receive stamp; ``read`` is when we saw the reply, or a little later."""
@@ -110,29 +130,29 @@ class Series:
             self.reordered += 1
         else:
             self._highest = probe.sequence
-        self._settle(probe, stamp_ns, read)
+        probe.read, probe.receive_ns = read, stamp_ns
+        self._unsettled -= 1
 
     def error(self, probe: Probe, icmp: IcmpError, stamp_ns: int | None, read: Moment) -> None:
         if probe.read is None:
-            probe.icmp = icmp
-            self._settle(probe, stamp_ns, read)
-
-    def _settle(self, probe: Probe, stamp_ns: int | None, read: Moment) -> None:
-        probe.read, probe.receive_ns = read, stamp_ns
-        self._unsettled -= 1
+            probe.icmp, probe.read, probe.receive_ns = icmp, read, stamp_ns
+            self._unsettled -= 1
 
     def result(self, kind: str, expected: TimestampSource) -> EchoSeries:
         """``expected``: the clock to name where nothing was timed."""
         start = next((probe.sent.monotonic for probe in self.probes if probe.not_sent is None), 0.0)
-        samples, sources = [], []
+        samples: list[EchoSample] = []
+        worst: TimestampSource | None = None
         for probe in self.probes:
-            rtt_s, source = _time(probe)
-            if rtt_s is not None and source not in sources:
-                sources.append(source)
+            rtt_s = None
+            if probe.read is not None:
+                rtt_s, source = round_trip(probe.sent, probe.read, probe.transmit_ns, probe.receive_ns)
+                if source is not worst:
+                    worst = max(worst or source, source, key=_BEST_FIRST.index)
             samples.append(_sample(probe, rtt_s, start))
         return EchoSeries(
             samples=tuple(samples),
-            timestamp_source=max(sources, key=_BEST_FIRST.index, default=expected),
+            timestamp_source=worst or expected,
             socket=kind,
             reordered=self.reordered,
         )
@@ -151,17 +171,11 @@ def _sample(probe: Probe, rtt_s: float | None, start: float) -> EchoSample:
 
 
 def _verdict(probe: Probe, rtt_s: float | None) -> tuple[Outcome, Failure | None]:
-    if probe.not_sent is not None:
-        return Outcome.NOT_SENT, probe.not_sent
-    if rtt_s is None:
-        return Outcome.LOST, timed_out("receive")
     request = probe.series.request
+    if rtt_s is not None and probe.icmp is None:
+        return (Outcome.LATE if rtt_s > request.timeout_s else _ANSWERED), None
     if probe.icmp is not None:
         return from_icmp(probe.icmp, "receive", canonical(request.address))
-    return (Outcome.LATE if rtt_s > request.timeout_s else _ANSWERED), None
-
-
-def _time(probe: Probe) -> tuple[float | None, TimestampSource]:
-    if probe.not_sent is not None or probe.read is None:
-        return None, USER
-    return round_trip(probe.sent, probe.read, probe.transmit_ns, probe.receive_ns)
+    if probe.not_sent is not None:
+        return Outcome.NOT_SENT, probe.not_sent
+    return Outcome.LOST, timed_out("receive")
