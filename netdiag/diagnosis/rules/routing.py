@@ -533,7 +533,7 @@ def _path_flapping(case: Case, route: Route) -> Judgement:
             confidence=LIKELY,
             check=probe_command("path", route.path),
         )
-    if len(decided) < 3 or route.turns:
+    if not _is_steady(route):
         said = f"{_way(route)}: {len(decided)} readings tell whether it is normal, {route.turns} changes among them."
         why = "No flow was seen on both ways: equal cost looks so." if _is_of_equal_cost(route) else ""
         return NotMeasured(
@@ -545,10 +545,26 @@ def _path_flapping(case: Case, route: Route) -> Judgement:
     return RuledOut(
         code=FLAPPING,
         subject=route.subject,
-        statement=f"{_way(route)}: the same in {len(decided)} readings.",
-        smallest_fault=f"a route that is gone at one of {len(decided)} readings; shorter ones fall between them.",
+        statement=f"{_way(route)}: the same in {_told_apart(route)} readings.",
+        smallest_fault=f"a route that is gone at one of {_told_apart(route)} readings; shorter ones fall between them.",
         evidence=ids(route.readings),
     )
+
+
+def _is_steady(route: Route) -> bool:
+    """Three readings that agree, if only in that none of them is the normal path."""
+    return _told_apart(route) >= 3 and not route.turns
+
+
+def _told_apart(route: Route) -> int:
+    """Readings that tell, by the strictest measure by which they agree."""
+    seen = [c for c in route.comparisons if c.changed or c.same]
+    return len(seen) if len(_strange(route)) == 1 else sum(map(_is_decided, seen))
+
+
+def _strange(route: Route) -> frozenset[bool]:
+    """Whether the readings that tell anything show a network that does not belong there: both, where they differ."""
+    return frozenset(c.changed for c in route.comparisons if c.changed or c.same)
 
 
 def _session_flapping(routed: RouterReadings) -> Judgement:
