@@ -204,7 +204,7 @@ class BirdRequest:
 
 @value
 class BirdReply:
-    """The whole reply to "show protocols all" as BIRD wrote it; None with the reason why there is none."""
+    """What BIRD wrote to "show status" and "show protocols all", in a row; None with the reason why there is none."""
 
     seconds: float
     payload: bytes | None = None

@@ -9,7 +9,8 @@ from probes.contract import Context, Probe, ProbeUnavailable
 from probes.exchanges import BirdRequest, DnsReply, DnsRequest
 from probes.model import Failure, NetworkFailure, Outcome, Target, value
 from probes.sampling import DEADLINE
-from probes.wire.bird import BirdError, BirdSession, reply_lines
+from probes.wire.bird import BirdClock, BirdError, BirdSession, reply_lines
+from probes.wire.bird import clock as bird_clock
 from probes.wire.bird import sessions as bgp_sessions
 from probes.wire.dns import Question, Reply, parse_reply, question
 from probes.wire.origin import Origin, is_askable, origin_name, parse_origins
@@ -57,6 +58,7 @@ class RoutingMeasurement:
     queries: tuple[OriginQuery, ...]
     router: str | None = None
     sessions: tuple[BirdSession, ...] | None = None  # None: no router was asked
+    clock: BirdClock | None = None  # of the router's daemon, as it told the sessions
 
 
 @value
@@ -196,10 +198,13 @@ async def _router(context: Context, options: RoutingOptions, control: str) -> Ro
     if reply.payload is None:
         raise ProbeUnavailable(f"BIRD's control socket {control} cannot be asked ({_why(reply.failure)})")
     try:
-        found = bgp_sessions(reply_lines(reply.payload))
+        lines = reply_lines(reply.payload)
+        found, clock = bgp_sessions(lines), bird_clock(lines)
     except BirdError as error:
         raise ProbeUnavailable(f"BIRD's control socket {control}: {error}") from error
-    return RoutingMeasurement(zone=None, hops=(), as_path=(), queries=(), router=options.router, sessions=found)
+    return RoutingMeasurement(
+        zone=None, hops=(), as_path=(), queries=(), router=options.router, sessions=found, clock=clock
+    )
 
 
 def _why(failure: Failure | None) -> str:

@@ -16,11 +16,15 @@ from probes.model import Failure, FailureKind, NetworkFailure
 from probes.wire.bird import HELLO, RESTRICTED, BirdError, is_complete, reply_lines
 
 LARGEST_REPLY = 4 << 20  # some thousand sessions
-COMMAND = b"show protocols all\n"
+STATUS, COMMAND = b"show status\n", b"show protocols all\n"
+_ERRORS = (b"8", b"9")  # first digit of the codes
 
 
 async def ask(request: BirdRequest, clock: Clock) -> BirdReply:
-    """The reply to "show protocols all", or why there is none: a socket that does not open, or whatever else broke."""
+    """The replies to "show status" and "show protocols all", or why there is none.
+
+    That is a socket that does not open, or whatever else broke.
+    """
     started = clock.monotonic()
     deadline = started + request.timeout_s
     payload, failure = None, None
@@ -44,7 +48,8 @@ async def _conversation(sock: socket.socket, control: str) -> bytes:
     await asyncio.get_running_loop().sock_connect(sock, control)
     _expect(await _reply(sock), HELLO)
     _expect(await _reply(sock, b"restrict\n"), RESTRICTED)
-    return await _reply(sock, COMMAND)
+    status = await _reply(sock, STATUS)
+    return (b"" if status.startswith(_ERRORS) else status) + await _reply(sock, COMMAND)
 
 
 def _expect(reply: bytes, code: int) -> None:

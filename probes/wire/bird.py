@@ -1,7 +1,12 @@
 """Replies of BIRD's control socket, read by their four-digit codes and not by their layout. Pure.
 
 Each line is ``CCCC-text`` (more follows), ``CCCC text`` (the last) or `` text`` (more of the code before). Codes used:
-0001 hello, 0016 restricted, 1002 a row of "show protocols", 1006 its details, 8xxx and 9xxx errors.
+0001 hello, 0016 restricted, 1002 a row of "show protocols", 1006 its details, 1011 a row of "show status", 8xxx and
+9xxx errors.
+
+Every time that BIRD writes is the wall clock as it is asked, less the age by the monotonic clock (lib/timer.c,
+``tm_format_time``), and the two are read at different moments of one turn of its loop. So the same event is told some
+milliseconds earlier or later from one reply to the next, and moves with every step of the wall clock.
 """
 
 from __future__ import annotations
@@ -12,8 +17,9 @@ from collections.abc import Iterator, Sequence
 from probes.failures import clean_text
 from probes.model import value
 
-HELLO, RESTRICTED, PROTOCOL, DETAILS = 1, 16, 1002, 1006
+HELLO, RESTRICTED, PROTOCOL, DETAILS, STATUS = 1, 16, 1002, 1006, 1011
 _FIRST_ERROR = 8000
+_NOW, _STARTED = "Current server time is ", "Last reboot on "
 _CODED = re.compile(r"^(\d{4})([- ])(.*)$")
 _ROUTES = re.compile(r"(\d+) imported")
 # Name, Proto, Table, State; Since is one word or a date and a time; the rest is Info.
@@ -36,7 +42,7 @@ class BirdSession:
 
     name: str
     state: str  # of the protocol: "up", "start", "down"
-    since: str  # as written: BIRD's own clock and time format
+    since: str  # as written: BIRD's own clock and time format; see the top of the file for how it moves
     info: str  # "Established", "Active Socket: No route to host", ...
     bgp_state: str | None = None
     neighbor: str | None = None
@@ -46,6 +52,14 @@ class BirdSession:
     imported: int | None = None  # routes
     import_updates: int | None = None  # received since the protocol was configured
     import_withdraws: int | None = None
+
+
+@value
+class BirdClock:
+    """What "show status" says at the same moment as the sessions: only together they tell how long one has stood."""
+
+    now: str
+    started: str  # of the daemon
 
 
 def is_complete(reply: bytes) -> bool:
@@ -77,6 +91,17 @@ def _lines(raw: Sequence[str]) -> Iterator[BirdLine]:
 def sessions(lines: Sequence[BirdLine]) -> tuple[BirdSession, ...]:
     """The BGP protocols in a reply to "show protocols all", in its order."""
     return tuple(_session(row, details) for row, details in _protocols(lines) if row[2] == "BGP")
+
+
+def clock(lines: Sequence[BirdLine]) -> BirdClock | None:
+    """None where the reply to "show status" is missing, or lacks one of them."""
+    told = [line.text.strip() for line in lines if line.code == STATUS]
+    now, started = (_after(words, told) for words in (_NOW, _STARTED))
+    return BirdClock(now=now, started=started) if now and started else None
+
+
+def _after(words: str, told: Sequence[str]) -> str | None:
+    return next((clean_text(text.removeprefix(words)) for text in told if text.startswith(words)), None)
 
 
 def _protocols(lines: Sequence[BirdLine]) -> Iterator[tuple[re.Match[str], list[str]]]:

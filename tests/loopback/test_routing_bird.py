@@ -9,15 +9,18 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from netdiag.diagnosis.rules.standing import Seen, fell_between
 from probes.exchanges import BirdRequest
 from probes.model import FailureKind
 from probes.net.clock import SystemClock
 from probes.net.kernel import KernelNetwork
-from probes.wire.bird import BirdSession, reply_lines, sessions
+from probes.wire.bird import BirdSession, clock, reply_lines, sessions
 
 pytestmark = pytest.mark.loopback
 needs_bird = pytest.mark.needs("bird", "birdc")
@@ -92,6 +95,40 @@ async def test_a_session_that_stands_and_then_dies(tmp_path: Path) -> None:
         assert down.state == "start"
         assert down.last_error
         assert down.since != up.since
+
+
+@needs_bird
+async def test_sessions_that_stand_never_fell_however_their_hour_moves(tmp_path: Path) -> None:
+    """BIRD writes the hour of the same event anew for each answer: of many protocols some always move."""
+    seed = random.randrange(2**32)
+    draw = random.Random(seed)
+    peers = "".join(
+        f"protocol bgp p{n} {{ local 127.99.{draw.randint(1, 250)}.1 as 65001; neighbor 127.99.251.{n} as 65002;"
+        " multihop; passive; disabled; ipv4 { import all; export all; }; }\n"
+        for n in range(1, 101)
+    )
+    with daemon(tmp_path, 1, f'log "{tmp_path}/1.log" all;\nrouter id 10.0.0.1;\n{peers}') as control:
+        for n in range(1, 101):
+            birdc_wide(control, "enable", f"p{n}")
+        readings = [await seen(control) for _ in range(60)]
+    assert all(len(reading) == 100 for reading in readings)
+    fallen = {name for one, other in pairwise(readings) for name in one if fell_between(one[name], other[name])}
+    assert not fallen, f"seed {seed}"
+
+
+def birdc_wide(control: Path, *words: str) -> None:
+    subprocess.run(["birdc", "-s", str(control), *words], capture_output=True, check=True)
+
+
+async def seen(control: Path) -> dict[str, Seen]:
+    """Every session of one reading, as if it were up: what is asked of here is its time."""
+    at = datetime.now(UTC)
+    reply = await KernelNetwork(SystemClock()).bird(BirdRequest(control=str(control)))
+    assert reply.payload is not None, reply.failure
+    lines = reply_lines(reply.payload)
+    told = clock(lines)
+    assert told is not None
+    return {session.name: Seen(session=session, clock=told, at=at) for session in sessions(lines)}
 
 
 @needs_bird

@@ -19,7 +19,7 @@ from probes.exchanges import BirdReply, DnsReply, DnsRequest
 from probes.failures import timed_out
 from probes.model import Failure, FailureKind, Outcome, Target
 from probes.routing import PROBE, RoutingOptions, as_path, measure
-from probes.wire.bird import BirdError, is_complete, reply_lines, sessions
+from probes.wire.bird import BirdClock, BirdError, clock, is_complete, reply_lines, sessions
 from probes.wire.origin import Origin, is_askable, origin_name, parse_origins
 from tests.fakes.clock import FakeClock
 from tests.fakes.network import ScriptedNetwork, context
@@ -116,6 +116,24 @@ DOWN = b"""\
  
 0000 
 """
+
+
+STATUS = b"""\
+1000-BIRD 2.0.12
+1011-Router ID is 10.0.0.1
+ Hostname is edge
+ Current server time is 2024-01-25 16:29:12.004
+ Last reboot on 2024-01-25 16:29:04.852
+ Last reconfiguration on 2024-01-25 16:29:04.852
+0013 Daemon is up and running
+"""
+
+
+def test_the_daemons_clock_stands_beside_its_sessions() -> None:
+    lines = reply_lines(STATUS + ESTABLISHED)
+    assert clock(lines) == BirdClock(now="2024-01-25 16:29:12.004", started="2024-01-25 16:29:04.852")
+    assert sessions(lines) == sessions(reply_lines(ESTABLISHED))
+    assert clock(reply_lines(ESTABLISHED)) is None
 
 
 def test_an_established_session_with_its_counters_over_all_channels() -> None:

@@ -14,6 +14,7 @@ from netdiag.diagnosis.rule import Case, Rule
 from netdiag.diagnosis.rules import link, routing
 from netdiag.plan.model import Baseline, Dns, Router, VantagePlan
 from probes.model import Measurement, Target
+from probes.path import PathMeasurement
 from probes.routing import HopOrigin, RoutingMeasurement, as_path
 from probes.wire.bird import BirdSession
 from probes.wire.origin import Origin
@@ -26,6 +27,7 @@ from tests.fakes.evidence import (
     judged,
     latency,
     measured,
+    path,
     target,
 )
 
@@ -215,9 +217,9 @@ def test_a_router_that_was_not_read_is_not_measured(given: Router) -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_dropping_hops_of_the_normal_path_never_fires(seed: int) -> None:
     draw = random.Random(seed)
-    path = draw.sample(range(1, 60000), draw.randint(3, 8))
-    hops = [asn if draw.random() < 0.5 else None for asn in path for _ in range(draw.randint(1, 4))]
-    baseline = replace(NORMAL, as_path=tuple(path))
+    networks = draw.sample(range(1, 60000), draw.randint(3, 8))
+    hops = [asn if draw.random() < 0.5 else None for asn in networks for _ in range(draw.randint(1, 4))]
+    baseline = replace(NORMAL, as_path=tuple(networks))
     (found,) = judged(CHANGE, world(traced(*hops), rtts(0.2), baselines=(baseline,)))
     assert not isinstance(found, Finding), f"seed {seed}"
     place = draw.randrange(len(hops))
@@ -239,8 +241,18 @@ def test_it_explains_the_delay_at_its_address_alone() -> None:
 # bgp.flapping
 
 
-def test_a_path_that_goes_and_comes_back() -> None:
-    told = world(traced(*USUAL), traced(*DETOUR, ordinal=2), traced(*USUAL, ordinal=3))
+def walked(flow: str | None, ordinal: int) -> Measurement[PathMeasurement]:
+    """The walk whose hops a reading tells the networks of; ``flow`` None: by ICMP."""
+    made = path(["192.0.2.1"], at=target(ADDRESS, of=FAR), ordinal=ordinal)
+    assert made.data is not None
+    flows = () if flow is None else (flow,)
+    return replace(made, data=replace(made.data, method="tcp" if flow else "icmp", flow=flow, flows=flows))
+
+
+@pytest.mark.parametrize("flow", [None, "192.0.2.1:40000 -> 198.51.100.7:5432"])
+def test_a_path_that_goes_and_comes_back(flow: str | None) -> None:
+    walks = [walked(flow, ordinal) for ordinal in (1, 2, 3)]
+    told = world(traced(*USUAL), traced(*DETOUR, ordinal=2), traced(*USUAL, ordinal=3), *walks)
     found = only(FLAPPING, told)
     assert isinstance(found, Finding)
     assert found.confidence == 0.9
@@ -258,6 +270,68 @@ def test_one_step_is_a_change_and_not_flapping() -> None:
 
 def test_a_steady_path_is_ruled_out() -> None:
     assert isinstance(only(FLAPPING, world(*(traced(*USUAL, ordinal=n) for n in range(1, 12)))), RuledOut)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_paths_of_equal_cost_through_two_networks_are_no_flap_and_no_change(seed: int) -> None:
+    """Every walk over TCP has a port of its own: which way it goes is drawn anew, and the shorter one's RTT stays."""
+    draw = random.Random(seed)
+    for _ in range(200):
+        ways = [draw.choice((USUAL, DETOUR)) for _ in range(draw.randint(2, 6))]
+        ways[draw.randrange(len(ways))] = USUAL
+        readings = [traced(*way, ordinal=n) for n, way in enumerate(ways, start=1)]
+        walks = [walked(f"192.0.2.1:{40000 + n} -> {ADDRESS}:5432", n) for n in range(1, 1 + len(ways))]
+        told = world(*readings, *walks, rtts(0.05))
+        assert not any(isinstance(j, Finding) for rule in routing.RULES for j in judged(rule, told)), f"seed {seed}"
+
+
+def test_equal_cost_says_so() -> None:
+    walks = [walked(f"192.0.2.1:{40000 + n} -> {ADDRESS}:5432", n) for n in (1, 2, 3)]
+    told = world(traced(*USUAL), traced(*DETOUR, ordinal=2), traced(*USUAL, ordinal=3), *walks)
+    found = only(FLAPPING, told)
+    assert isinstance(found, NotMeasured)
+    assert "equal cost" in found.statement
+    assert isinstance(only(CHANGE, told), RuledOut)
+
+
+def test_equal_cost_does_not_hide_a_change_that_lifts_the_minimum() -> None:
+    walks = [walked(f"192.0.2.1:{40000 + n} -> {ADDRESS}:5432", n) for n in (1, 2)]
+    assert isinstance(only(CHANGE, world(traced(*USUAL), traced(*DETOUR, ordinal=2), *walks, rtts(0.2))), Finding)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_hops_that_answer_now_and_then_are_no_flap_and_no_change(seed: int) -> None:
+    """A policed hop, an exchange's LAN, several origins: each answers with a chance of its own, in every reading."""
+    draw = random.Random(seed)
+    for _ in range(100):
+        networks = draw.sample(range(1, 60000), draw.randint(3, 7))
+        hops: list[int | tuple[int, int]] = [asn for asn in networks for _ in range(draw.randint(1, 3))]
+        for asn in draw.sample(range(60001, 64000), draw.randint(0, 2)):  # of exchanges: they stay
+            hops.insert(draw.randint(1, len(hops) - 1), asn)
+        chances = [draw.random() for _ in hops]
+        readings = [
+            traced(
+                *(hop if draw.random() < chance else None for hop, chance in zip(hops, chances, strict=True)), ordinal=n
+            )
+            for n in range(1, draw.randint(3, 8))
+        ]
+        walks = [walked(None, n) for n in range(1, 1 + len(readings))]
+        told = world(*readings, *walks, rtts(0.05), baselines=(replace(NORMAL, as_path=tuple(networks)),))
+        assert not any(isinstance(j, Finding) for rule in routing.RULES for j in judged(rule, told)), f"seed {seed}"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_hops_that_answer_now_and_then_do_not_hide_a_path_that_comes_and_goes(seed: int) -> None:
+    draw = random.Random(seed)
+    found = 0
+    for _ in range(50):
+        ways = [USUAL, DETOUR, USUAL, DETOUR, USUAL]
+        readings = [
+            traced(*(hop if draw.random() < 0.9 else None for hop in way), ordinal=n) for n, way in enumerate(ways, 1)
+        ]
+        told = world(*readings, *(walked(None, n) for n in range(1, 6)))
+        found += any(isinstance(j, Finding) for j in judged(FLAPPING, told))
+    assert found >= 30, f"seed {seed}"
 
 
 def test_unknown_hops_between_are_no_flap() -> None:

@@ -9,12 +9,13 @@ What both rest on
    And if it shows at one hop alone, that hop may only answer from there: a router takes the address of the interface
    that its answer leaves by (RFC 1812 4.3.2.4), so that it tells of the way back.
 4. BIRD's own state needs no estimate. A session that an operator disabled is down, not broken.
-5. Coming and going is told from readings of this run alone: there and back, never one step.
+5. Coming and going is told from readings of this run alone: there and back, never one step. Each walk over TCP has a
+   source port of its own, so paths of equal cost through two networks look like one that changes: only readings of one
+   flow count, or a router's own session as the witness. How long a session stands is for standing.py.
 """
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -36,6 +37,7 @@ from netdiag.diagnosis.finding import (
 from netdiag.diagnosis.rule import Case, Rule
 from netdiag.diagnosis.rules.link import ARRIVED, baseline_of
 from netdiag.diagnosis.rules.paths import Path, paths, probe_command, sampled
+from netdiag.diagnosis.rules.standing import Seen, fell_between
 from netdiag.diagnosis.rules.subjects import finding_id, ids, milliseconds
 from netdiag.diagnosis.thresholds import (
     CERTAIN,
@@ -50,7 +52,8 @@ from netdiag.diagnosis.thresholds import (
 from netdiag.plan.endpoints import at
 from netdiag.plan.model import Baseline, Router
 from probes.model import Measurement, value
-from probes.routing import RoutingMeasurement
+from probes.path import PathMeasurement
+from probes.routing import RoutingMeasurement, as_path
 from probes.stamp import DEFAULT_PORT
 from probes.wire.bird import BirdSession
 
@@ -82,7 +85,7 @@ class Comparison:
 
     changed: bool
     same: bool  # every network of the normal path but the vantage's own was seen, in order
-    only_more: bool  # nothing of the normal path is gone: a network came in between
+    only_more: bool  # nothing of the normal path is gone for sure: a network came in between
     gone: tuple[int, ...]
     diverges: int | None  # index of the first hop that is not on the normal path
     strays: tuple[int, ...]  # indices of the hops in networks that are not on it at all
@@ -95,9 +98,7 @@ def compare(normal: Sequence[int], now: RoutingMeasurement) -> Comparison:
     return Comparison(
         changed=diverges is not None,
         same=diverges is None and not gone,
-        only_more=diverges is not None
-        and not gone
-        and _merged(a for a in known if a in expected) == _seen(expected, known),
+        only_more=diverges is not None and _may_be_whole(expected, now),
         gone=gone,
         diverges=diverges,
         strays=tuple(index for index, asn in _known(now) if asn not in expected),
@@ -111,9 +112,22 @@ def _known(now: RoutingMeasurement) -> Iterator[tuple[int, int]]:
             yield index, hop.origin.asns[0]
 
 
-def _seen(expected: Sequence[int], known: Sequence[int]) -> tuple[int, ...]:
-    """The normal path without the networks that were not seen."""
-    return tuple(asn for asn in expected if asn in known)
+def _may_be_whole(expected: Sequence[int], now: RoutingMeasurement) -> bool:
+    """Each network of the normal path was seen, in order, or may be where a hop of unknown origin is: a router that
+    rarely answers takes its network out of the trace and not out of the path."""
+    path = [a for a in as_path(hop.origin for hop in now.hops) if a is None or a in expected]
+    seen = _merged(path)
+    if seen != tuple(asn for asn in expected if asn in seen):
+        return False
+    return all(None in _where(asn, expected, path) for asn in expected[1:] if asn not in seen)
+
+
+def _where(missing: int, expected: Sequence[int], path: Sequence[int | None]) -> Sequence[int | None]:
+    """The part of a path between what the normal one has before a network that was not seen, and behind it."""
+    place = expected.index(missing)
+    before = [index for index, asn in enumerate(path) if asn in expected[:place]]
+    behind = [index for index, asn in enumerate(path) if asn in expected[place + 1 :]]
+    return path[max(before, default=-1) + 1 : min(behind, default=len(path))]
 
 
 def _first_stray(expected: Sequence[int], now: RoutingMeasurement) -> int | None:
@@ -135,6 +149,7 @@ class Route:
     baseline: Baseline
     readings: tuple[Reading, ...]
     comparisons: tuple[Comparison, ...]
+    flows: tuple[str | None, ...]  # whose way each reading shows; None: not known
 
     @property
     def subject(self) -> Subject:
@@ -143,8 +158,23 @@ class Route:
     @property
     def turns(self) -> int:
         """How often the path changed between normal and not, from one reading to the next."""
-        decided = [c.changed for c in self.comparisons if c.changed or c.same]
-        return sum(one != other for one, other in pairwise(decided))
+        return _turns(self.comparisons)
+
+    @property
+    def turns_of_a_flow(self) -> int:
+        """The same, of readings that walked one flow's way: paths of equal cost make no turn."""
+        known = {flow for flow in self.flows if flow is not None}
+        ways = ([c for c, other in zip(self.comparisons, self.flows, strict=True) if other == flow] for flow in known)
+        return max(map(_turns, ways), default=0)
+
+
+def _is_decided(compared: Comparison) -> bool:
+    """Normal, or surely not. A network that merely came in between is neither: its hop answers now and then."""
+    return compared.same or (compared.changed and not compared.only_more)
+
+
+def _turns(comparisons: Iterable[Comparison]) -> int:
+    return sum(one.changed != other.changed for one, other in pairwise(filter(_is_decided, comparisons)))
 
 
 def _routes(case: Case) -> Iterator[Route]:
@@ -154,7 +184,8 @@ def _routes(case: Case) -> Iterator[Route]:
             continue
         readings = _readings(case, path)
         compared = tuple(compare(baseline.as_path, m.data) for m in readings if m.data)
-        yield Route(path=path, baseline=baseline, readings=readings, comparisons=compared)
+        flows = tuple(_flow(case, m) for m in readings)
+        yield Route(path=path, baseline=baseline, readings=readings, comparisons=compared, flows=flows)
 
 
 def _readings(case: Case, path: Path) -> tuple[Reading, ...]:
@@ -162,6 +193,16 @@ def _readings(case: Case, path: Path) -> tuple[Reading, ...]:
         return ()
     found = case.evidence.of(RoutingMeasurement, address=path.address, port=path.port)
     return _in_order(m for m in found if m.data and m.data.zone is not None)
+
+
+def _flow(case: Case, reading: Reading) -> str | None:
+    """The 5-tuple that routers hash; of an echo they hash the addresses, which are the same in every walk."""
+    walk_id = reading.id.replace(f"{reading.vantage}/routing/", f"{reading.vantage}/path/", 1)
+    walks = case.evidence.of(PathMeasurement, address=reading.target.address)
+    data = next((m.data for m in walks if m.id == walk_id), None)
+    if data is None:
+        return None
+    return "icmp" if data.method == "icmp" else data.flow if len(data.flows) <= 1 else None
 
 
 @value
@@ -194,15 +235,17 @@ class RouterReadings:
     def subject(self) -> Subject:
         return Subject(name=self.router.name)
 
-    def histories(self) -> dict[str, tuple[BirdSession, ...]]:
+    def histories(self) -> dict[str, tuple[Seen, ...]]:
         """Each session over the readings, by its name."""
-        found: dict[str, list[BirdSession]] = {}
+        found: dict[str, list[Seen]] = {}
         for measurement in self.readings:
-            for session in (measurement.data.sessions if measurement.data else None) or ():
-                found.setdefault(session.name, []).append(session)
+            data = measurement.data
+            for session in (data.sessions if data else None) or ():
+                seen = Seen(session=session, clock=data.clock if data else None, at=measurement.started)
+                found.setdefault(session.name, []).append(seen)
         return {name: tuple(history) for name, history in sorted(found.items())}
 
-    def flapping(self) -> dict[str, tuple[BirdSession, ...]]:
+    def flapping(self) -> dict[str, tuple[Seen, ...]]:
         return {name: history for name, history in self.histories().items() if _changes(history) >= 2}
 
 
@@ -213,20 +256,16 @@ def _routers(case: Case) -> Iterator[RouterReadings]:
         yield RouterReadings(router=router, readings=readings)
 
 
-def _changes(history: Sequence[BirdSession]) -> int:
-    """Changes of state; a session that stands since later than before went and came back unseen: two."""
+def _changes(history: Sequence[Seen]) -> int:
+    """Changes of state; a session that stands at two readings and fell between them went and came back: two."""
     count = 0
     for before, after in pairwise(history):
-        if before.state != after.state and "up" in (before.state, after.state):
+        states = before.session.state, after.session.state
+        if states[0] != states[1] and "up" in states:
             count += 1
-        elif before.state == after.state == "up" and _is_later(before.since, after.since):
+        elif states == ("up", "up") and fell_between(before, after):
             count += 2
     return count
-
-
-def _is_later(before: str, after: str) -> bool:
-    """Another time in the same format: BIRD writes a date in place of the hour once a session is old enough."""
-    return before != after and re.sub(r"\d", "0", before) == re.sub(r"\d", "0", after)
 
 
 def _is_broken(session: BirdSession) -> bool:
@@ -244,12 +283,20 @@ def _told(session: BirdSession) -> str:
 def _flapping_systems(case: Case) -> frozenset[int]:
     """Neighbour ASes of sessions that came and went during the run."""
     histories = (history for routed in _routers(case) for history in routed.flapping().values())
-    return frozenset(session.neighbor_as for history in histories for session in history if session.neighbor_as)
+    sessions = (seen.session for history in histories for seen in history)
+    return frozenset(session.neighbor_as for session in sessions if session.neighbor_as)
 
 
 def _flaps(case: Case, route: Route) -> bool:
-    """There and back; or one turn while the router's own session of a network on the path comes and goes."""
-    return route.turns >= 2 or (route.turns == 1 and bool(_flapping_systems(case) & set(route.baseline.as_path)))
+    """One flow's way there and back; or any turn while the router's own session of a network on the path comes and
+    goes. Different flows that take different ways are no sign of time."""
+    known = bool(_flapping_systems(case) & set(route.baseline.as_path))
+    return route.turns_of_a_flow >= 2 or (route.turns >= 1 and known)
+
+
+def _is_of_equal_cost(route: Route) -> bool:
+    """Or looks so: one reading is normal, another is not, and no flow was seen on both ways."""
+    return route.turns >= 1 and not route.turns_of_a_flow
 
 
 # bgp.route-change
@@ -274,11 +321,19 @@ def _route_change(case: Case, route: Route) -> Judgement:
         return _open(route, f"{figures}; it changed back and forth during the run.", "See bgp.flapping.")
     if _answers_from_elsewhere(compared) and longer:
         return _open(route, f"{figures}. Nothing of the normal path is gone.", f"See {ASYMMETRIC}.")
-    if compared.changed and (longer or not compared.only_more):
+    if compared.changed and (longer or _router_agrees(case, compared) or _is_sure(route, compared)):
         return _change_finding(case, route, last, compared, floor, longer=longer, figures=figures)
+    if compared.changed and _is_of_equal_cost(route):
+        said = f"{figures}. The way of another flow is the normal one and the minimum RTT has not moved: paths of equal"
+        remedy = f"Compare with the router's own table, or later: {probe_command('path', route.path)}"
+        return _open(route, f"{said} cost look so.", remedy)
     if compared.changed:
-        said = f"{figures}. Nothing of the normal path is gone and the RTT has not moved: an exchange's LAN looks so."
-        return _open(route, said, f"Compare with the router's own table, or later: {probe_command('path', route.path)}")
+        said = f"{figures}. Nothing of the normal path is gone for sure and the RTT has not moved"
+        return _open(
+            route,
+            f"{said}: an exchange's LAN looks so.",
+            f"Compare with the router's own table, or later: {probe_command('path', route.path)}",
+        )
     if not compared.same:
         said = f"{figures}. Nothing contradicts the normal path, but {_spelled(compared.gone)} was not seen."
         return _open(route, said, "Give a router of the path as [[router]], or trace from another vantage.")
@@ -295,9 +350,17 @@ def _is_longer(floor: Floor | None, normal: float | None) -> bool:
     return bool(floor and normal and floor.minimum_s > max(RTT_FACTOR * normal, normal + RTT_MARGIN_S))
 
 
+def _is_sure(route: Route, compared: Comparison) -> bool:
+    return not compared.only_more and not _is_of_equal_cost(route)
+
+
+def _router_agrees(case: Case, compared: Comparison) -> bool:
+    return bool(_broken_systems(case)[0] & set(compared.gone))
+
+
 def _answers_from_elsewhere(compared: Comparison) -> bool:
     """The normal path whole, and one hop with an address of another network between."""
-    return compared.only_more and len(compared.strays) == 1
+    return compared.only_more and not compared.gone and len(compared.strays) == 1
 
 
 def _way(route: Route) -> str:
@@ -459,7 +522,7 @@ def judge_flapping(case: Case) -> Iterator[Judgement]:
 
 
 def _path_flapping(case: Case, route: Route) -> Judgement:
-    decided = [c for c in route.comparisons if c.changed or c.same]
+    decided = [c for c in route.comparisons if _is_decided(c)]
     shown = ", ".join(_spelled(m.data.as_path) for m in route.readings if m.data)
     if _flaps(case, route):
         return _flapping_finding(
@@ -470,21 +533,38 @@ def _path_flapping(case: Case, route: Route) -> Judgement:
             confidence=LIKELY,
             check=probe_command("path", route.path),
         )
-    if len(decided) < 3 or route.turns:
+    if not _is_steady(route):
         said = f"{_way(route)}: {len(decided)} readings tell whether it is normal, {route.turns} changes among them."
+        why = "No flow was seen on both ways: equal cost looks so." if _is_of_equal_cost(route) else ""
         return NotMeasured(
             code=FLAPPING,
             subject=route.subject,
-            statement=f"{said} Coming and going takes three.",
+            statement=f"{said} {why or 'Coming and going takes three.'}",
             remedy="Run for longer, without --quick, with dns.origin_zone set; or give a [[router]].",
         )
     return RuledOut(
         code=FLAPPING,
         subject=route.subject,
-        statement=f"{_way(route)}: the same in {len(decided)} readings.",
-        smallest_fault=f"a route that is gone at one of {len(decided)} readings; shorter ones fall between them.",
+        statement=f"{_way(route)}: the same in {_told_apart(route)} readings.",
+        smallest_fault=f"a route that is gone at one of {_told_apart(route)} readings; shorter ones fall between them.",
         evidence=ids(route.readings),
     )
+
+
+def _is_steady(route: Route) -> bool:
+    """Three readings that agree, if only in that none of them is the normal path."""
+    return _told_apart(route) >= 3 and not route.turns
+
+
+def _told_apart(route: Route) -> int:
+    """Readings that tell, by the strictest measure by which they agree."""
+    seen = [c for c in route.comparisons if c.changed or c.same]
+    return len(seen) if len(_strange(route)) == 1 else sum(map(_is_decided, seen))
+
+
+def _strange(route: Route) -> frozenset[bool]:
+    """Whether the readings that tell anything show a network that does not belong there: both, where they differ."""
+    return frozenset(c.changed for c in route.comparisons if c.changed or c.same)
 
 
 def _session_flapping(routed: RouterReadings) -> Judgement:
@@ -513,15 +593,19 @@ def _session_flapping(routed: RouterReadings) -> Judgement:
         code=FLAPPING,
         subject=routed.subject,
         statement=f"{routed.router.name}: no BGP session changed its state in {len(routed.readings)} readings.",
-        smallest_fault="a session that falls between the first reading and the last, and comes back: its time tells.",
+        smallest_fault="a session that falls between the first reading and the last and is back after a second or"
+        " more: its age tells.",
         evidence=ids(routed.readings),
     )
 
 
-def _history(history: Sequence[BirdSession]) -> str:
-    states = " -> ".join(session.bgp_state or session.state for session in history)
-    error = next((session.last_error for session in reversed(history) if session.last_error), None)
-    return f"session {_told(history[0])} changed {_changes(history)} times ({states})" + (f": {error}" if error else "")
+def _history(history: Sequence[Seen]) -> str:
+    sessions = [seen.session for seen in history]
+    states = " -> ".join(session.bgp_state or session.state for session in sessions)
+    error = next((session.last_error for session in reversed(sessions) if session.last_error), None)
+    return f"session {_told(sessions[0])} changed {_changes(history)} times ({states})" + (
+        f": {error}" if error else ""
+    )
 
 
 def _flapping_finding(
@@ -567,7 +651,7 @@ def judge_asymmetry(case: Case) -> Iterator[Judgement]:
 def _asymmetry(case: Case, route: Route) -> Judgement:
     floor, normal = _floor(case, route.path), route.baseline.rtt
     longer, elsewhere = _is_longer(floor, normal), [c for c in route.comparisons if _answers_from_elsewhere(c)]
-    if longer and floor and elsewhere and not _flaps(case, route):
+    if longer and floor and elsewhere and not _comes_and_goes(case, route):
         return _asymmetric_finding(route, floor, elsewhere[-1])
     if floor and normal and not longer:
         most = max(RTT_FACTOR * normal, normal + RTT_MARGIN_S)
@@ -586,6 +670,12 @@ def _asymmetry(case: Case, route: Route) -> Judgement:
         statement=f"{_both_ways(route)}{_floor_told(floor, normal)}: no reflector at the far end tells the ways apart.",
         remedy=f"Run `netdiag reflect` on {route.path.endpoint.name}, then here: netdiag probe stamp {reflector}",
     )
+
+
+def _comes_and_goes(case: Case, route: Route) -> bool:
+    """Whatever it is that does: a way back that differs stays."""
+    strange = [c.changed for c in route.comparisons if c.changed or c.same]
+    return _flaps(case, route) or sum(one != other for one, other in pairwise(strange)) >= 2
 
 
 def _both_ways(route: Route) -> str:
@@ -630,17 +720,23 @@ RULES: tuple[Rule, ...] = (
         fires="The measured AS path holds a network that the baseline's as_path does not, or another order; or a BIRD "
         "session is down with an error.",
         quiet="Hops of unknown origin could be the missing networks, several paths run inside one network, a network "
-        "only came in between while the minimum RTT stayed (an exchange's LAN) or at one hop alone (that hop answers "
-        "by another way: bgp.asymmetric), or a session was disabled.",
+        "only came in between while the minimum RTT stayed (an exchange's LAN, its neighbours silent or not) or at one "
+        "hop alone (that hop answers by another way: bgp.asymmetric), another flow's way is the normal one while the "
+        "minimum RTT stayed (equal cost), or a session was disabled.",
         refuted_by="The baseline's AS path measured again, or the router's own table showing it.",
         judge=judge_route_change,
     ),
     Rule(
         code=FLAPPING,
         section=Section.INFRASTRUCTURE,
-        fires="The AS path changed there and back between readings of one run, or a BIRD session changed state twice.",
-        quiet="There was one change only, or one reading: a change, not coming and going.",
-        refuted_by="One state through readings that cover several of its periods.",
+        fires="The AS path of one flow changed there and back between readings of one run, or once while a BIRD "
+        "session of a network on it came and went; or a BIRD session changed state twice, or stands for a shorter time "
+        "than has passed since it was seen standing.",
+        quiet="There was one change only, or one reading; readings of different flows differ (equal cost); a network "
+        "came in between at a hop that answers now and then; or the hour since when a session stands moved while its "
+        "age fits (BIRD computes it anew for every reply, and a step of the wall clock moves it).",
+        refuted_by="One state through readings that cover several of its periods; the router's log without a fall of "
+        "that session.",
         judge=judge_flapping,
     ),
     Rule(

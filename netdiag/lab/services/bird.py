@@ -50,6 +50,7 @@ def configure(topology: Topology, host: Host) -> str:
     return "\n".join(
         [
             f"log stderr all;\nrouter id {topology.address(host.name)};",
+            "debug protocols { states, events };",  # its own account of every session's rise and fall, and why
             "protocol device { scan time 5; }",
             'protocol direct { ipv4; ipv6; interface "*"; }',
             'protocol bfd { interface "*" { interval 300 ms; idle tx interval 300 ms; multiplier 8; }; }',
