@@ -191,6 +191,12 @@ def _idle(measurement: Measurement[Any]) -> str:
     return f"{_netdiag(measurement)}{f' --set seconds={seconds:g}' if isinstance(seconds, int | float) else ''}"
 
 
+def _bulk(measurement: Measurement[Any]) -> str:
+    """psql keeps a whole result in memory, and cannot tell an unacknowledged packet."""
+    size = measurement.options.get("mebibytes")
+    return f"{_netdiag(measurement)}{f' --set mebibytes={size}' if isinstance(size, int) else ''}"
+
+
 _COMMANDS: dict[str, Callable[[Measurement[Any]], str]] = {
     "latency": _latency,
     "loss": _latency,
@@ -202,4 +208,5 @@ _COMMANDS: dict[str, Callable[[Measurement[Any]], str]] = {
     "balancer": _balancer,
     "host": _host,
     "idle": _idle,
+    "bulk": _bulk,
 }
