@@ -297,7 +297,9 @@ def _unread(case: Case, told: Told) -> NotMeasured:
     reasons += [
         f"{m.data.failure.operation}{_said(m.data.failure)}" for m in told.measured if m.data and m.data.failure
     ]
-    why = f" ({reasons[0]})" if reasons else ": it is done only when asked for"
+    asked = case.plan.limits.bulk_read is not None
+    idle = ": no login came about that it could follow" if asked else ": it is done only when asked for"
+    why = f" ({reasons[0]})" if reasons else idle
     return NotMeasured(
         code=CODE,
         subject=place.subject,
