@@ -361,9 +361,9 @@ async def measure(context: Context, target: Target, options: BulkOptions) -> Bul
         raise ProbeUnavailable("a bulk read takes a login, and no user is given")
     if options.mebibytes > MOST_MEBIBYTES:
         raise ProbeUnavailable(f"more than {MOST_MEBIBYTES} MiB are not read")
-    least = options.timeout_s + 2 * options.patience_s + AFTERWARDS_S
+    least = options.patience_s + SUSPECT_S + AFTERWARDS_S
     if context.remaining() < least:
-        raise ProbeUnavailable(f"less than {least:.0f} s of the run were left for a bulk read")
+        raise ProbeUnavailable(f"less than {least:.0f} s of the run's time were left for a bulk read")
     return await _Prober(context, target, target.port, options).measure()
 
 
@@ -448,7 +448,7 @@ class _Prober:
                 asked = read_only(sql.format(token=reader.token))
                 rows = (await self._witness.query(asked, self._soon())).rows
             except NetworkFailure as error:
-                failure = error.failure
+                self._witness, failure = None, error.failure  # an answer that comes late belongs to no later question
         self._beside.append(Beside(at_s=began, seconds=self._now() - began, failure=failure))
         return rows
 

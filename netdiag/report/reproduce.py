@@ -195,7 +195,7 @@ def _idle(measurement: Measurement[Any]) -> str:
 
 
 def _bulk(measurement: Measurement[Any]) -> str:
-    """psql keeps a whole result in memory, and cannot tell an unacknowledged packet. Without a login nothing is read."""
+    """psql keeps a whole result in memory, and tells no unacknowledged packet. Without a login nothing is read."""
     user, size = measurement.options.get("user"), measurement.options.get("mebibytes")
     command = _words("netdiag", "probe", "bulk", _login(measurement, str(user))) if user else _netdiag(measurement)
     return f"{command} --set mebibytes={size}" if isinstance(size, int) else command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from dataclasses import dataclass, field, replace
@@ -63,7 +64,7 @@ def test_a_fast_way_is_asked_for_all_of_it_in_doubled_steps(seed):
     asked = climb(total, 1e12, 20.0)
     assert sum(asked) == total
     assert max(asked) <= LARGEST_BYTES
-    assert all(later <= 2 * earlier for earlier, later in zip(asked, asked[1:], strict=False))
+    assert all(later <= 2 * earlier for earlier, later in itertools.pairwise(asked))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
