@@ -259,11 +259,12 @@ def _bulk(data: BulkMeasurement) -> str:
 
 
 def _bulk_read(read: BulkRead) -> str:
-    moved = f"{read.moved:,} of {read.asked:,} bytes in {duration(read.moving_s)}, {read.end}"
+    took = f" in {duration(read.moving_s)}" if read.moved else ""
+    moved = f"{read.moved:,} of {read.asked:,} bytes{took}, {read.end}"
     silent = f" {duration(read.silent_s)} without a byte" if read.end in STALLED else ""
     waits = read.activity[-1] if read.activity else None
     server = f", the server is {waits.state} ({waits.wait_event})" if waits and waits.state else ""
-    pause = f", longest pause {duration(read.longest_pause_s)}"
+    pause = f", longest pause {duration(read.longest_pause_s)}" if read.moved else ""
     return f"{moved}{silent}{server}{pause}"
 
 

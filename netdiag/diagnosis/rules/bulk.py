@@ -23,7 +23,7 @@ from netdiag.diagnosis.finding import (
 from netdiag.diagnosis.rule import Case, Rule
 from netdiag.diagnosis.rules.link import loss_fires, loss_limit, pooled_loss
 from netdiag.diagnosis.rules.paths import paths
-from netdiag.diagnosis.rules.subjects import Place, database_places, finding_id, ids
+from netdiag.diagnosis.rules.subjects import Place, database_places, finding_id, ids, milliseconds
 from netdiag.diagnosis.rules.waterfalls import login_check
 from netdiag.diagnosis.thresholds import BULK_MOVED, BULK_READS, BULK_RETRANSMITS, BULK_SILENCE_S, LIKELY
 from probes.bulk import MEBIBYTE, STALLED, Activity, BulkEnd, BulkMeasurement, BulkRead
@@ -260,7 +260,7 @@ def _carried(told: Told) -> RuledOut:
         code=CODE,
         subject=told.place.subject,
         statement=f"A bulk read of {volume(best.moved)} from {told.place.label} kept moving{_speed(rate)}; its longest "
-        f"pause was {seconds(best.longest_pause_s)}.",
+        f"pause was {milliseconds(best.longest_pause_s)}.",
         smallest_fault=f"somebody on the way who stops a connection within {volume(best.moved)}",
         evidence=ids(told.measured),
     )
