@@ -10,6 +10,7 @@ import pytest
 from netdiag.diagnosis.finding import Finding, NotMeasured, RuledOut, Severity
 from netdiag.diagnosis.rules import bulk
 from netdiag.diagnosis.thresholds import BULK_MOVED, BULK_RETRANSMITS, BULK_SILENCE_S, LIKELY
+from netdiag.report.evidence_rows import value_line
 from probes.bulk import MEBIBYTE, Activity, Beside, BulkEnd, BulkMeasurement, BulkRead
 from probes.model import Failure, FailureKind
 from tests.fakes import evidence as ev
@@ -22,6 +23,7 @@ WROTE = Activity(at_s=9.0, state="idle", wait_event_type="Client", wait_event="C
 SLEEPS = Activity(at_s=9.0, state="active", wait_event_type="Timeout", wait_event="PgSleep")
 RUNS = Activity(at_s=9.0, state="active", wait_event_type=None, wait_event=None)
 SERVED = (Beside(at_s=4.0, seconds=0.05), Beside(at_s=13.0, seconds=0.01))
+REFUSED = Failure(kind=FailureKind.REFUSED, operation="connect")
 LIMIT = Failure(kind=FailureKind.SERVER, operation="query", sqlstate="57014", detail="statement timeout")
 
 
@@ -77,7 +79,7 @@ WORLDS = {
     "sent again too seldom": (world(*(replace(r, retransmits=BULK_RETRANSMITS - 1) for r in PAIR)), NotMeasured),
     "statement_timeout": (world(read(9000, BulkEnd.REFUSED, failure=LIMIT), beside=()), NotMeasured),
     "the run's end": (world(read(9000, BulkEnd.UNTOLD), beside=()), NotMeasured),
-    "closed port": (world(failure=Failure(kind=FailureKind.REFUSED, operation="connect"), beside=()), NotMeasured),
+    "closed port": (world(failure=REFUSED, beside=()), NotMeasured),
     "not asked for": (ev.case(ev.ports([ev.connected()])), NotMeasured),
     "unavailable": (ev.case(ev.measured("bulk", ev.target(), None)), NotMeasured),
     "unresolved": (ev.case(), NotMeasured),
@@ -161,3 +163,11 @@ def test_a_slow_one_says_what_a_gigabyte_takes():
 )
 def test_what_else_it_may_be_is_said(name, said):
     assert said in only(WORLDS[name][0]).statement
+
+
+def test_the_evidence_row_says_what_moved_and_how_it_ended():
+    said = value_line(measured(*RELAYED))
+    assert "300,000 of 16,777,216 bytes in 2 s, acknowledged 12.5 s without a byte" in said.replace("2.00 s", "2 s")
+    assert "the server is active (ClientWrite)" in said
+    assert said.endswith("small questions beside them: 2 of 2 answered")
+    assert "no bulk read: refused" in value_line(measured(failure=REFUSED, beside=()))
