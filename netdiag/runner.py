@@ -24,6 +24,7 @@ from probes.contract import Capability, Clock, Context, Network, ProbeUnavailabl
 from probes.model import Measurement, MeasurementOutcome, Target, Vantage, value
 
 WATCH_S = 35.0  # long enough to catch a fault that is bad for 10 s in every 30
+BULK_S = 30.0  # of the budget that the watch leaves to bulk reads, where they are asked for
 GRACE_S = 1.0  # for a probe to end by itself once its deadline is reached
 REPORT_RESERVE_S = 0.5  # of the budget, for judging and writing
 
@@ -98,6 +99,12 @@ async def _network(plan: Plan, settings: RunSettings, clock: Clock, given: Netwo
         await machine.close()
 
 
+def watch_s(plan: Plan, budget_s: float) -> float:
+    """How long light sampling goes on; bulk reads come after it."""
+    kept = BULK_S if plan.limits.bulk_read is not None else 0.0
+    return min(WATCH_S, max(0.0, budget_s - kept))
+
+
 def _ignore(event: Event) -> None:
     """Nobody listens."""
 
@@ -137,10 +144,10 @@ class _Session:
         return self._result(end_reason)
 
     def _schedule(self) -> Schedule:
-        watch_s = 0.0 if self._settings.quick else min(WATCH_S, self._budget_s)
+        watch = 0.0 if self._settings.quick else watch_s(self._plan, self._budget_s)
         icmp = Capability.ICMP_ECHO in self._capabilities
         return Schedule(
-            self._plan, ScheduleSettings(vantage=self._vantage.name, watch_s=watch_s, icmp=icmp, own_host=True)
+            self._plan, ScheduleSettings(vantage=self._vantage.name, watch_s=watch, icmp=icmp, own_host=True)
         )
 
     async def _drive(self, schedule: Schedule, stopper: asyncio.Task[bool]) -> str:

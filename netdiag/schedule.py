@@ -15,7 +15,9 @@ from netdiag.diagnosis.thresholds import LINK_LOSS
 from netdiag.evidence import Evidence
 from netdiag.plan.endpoints import is_address, is_database, is_local_name, peers_of
 from netdiag.plan.model import Baseline, Credentials, Endpoint, Health, Plan, Router
+from netdiag.plan.units import mebibytes
 from probes.balancer import BalancerOptions
+from probes.bulk import BulkOptions
 from probes.database import DatabaseMeasurement, DatabaseOptions, Phase
 from probes.host import HostOptions
 from probes.idle import LOGIN_AFTER_S, IdleOptions
@@ -73,7 +75,7 @@ class Schedule:
         finished = {measurement.id: measurement for measurement in evidence}
         due = [request for request in self._wanted(evidence, finished, elapsed_s) if request.id not in self._issued]
         if not due and self._issued.keys() <= finished.keys():
-            due = self._last_look()
+            due = self._bulk(evidence, finished) or self._last_look()
         self._issued.update((request.id, request) for request in due)
         self._begun.update((request.id, elapsed_s) for request in due)
         return tuple(due)
@@ -90,14 +92,23 @@ class Schedule:
         yield from self._names(finished)
         for endpoint in self._plan.endpoints:
             yield from self._balancer(endpoint, evidence)
-        chains = [
+        chains = self._chains(evidence, finished)
+        compared = self._compared(chains)
+        for chain in chains:
+            yield from chain.wanted(elapsed_s, compare=chain.endpoint.name in compared)
+
+    def _chains(self, evidence: Evidence, finished: dict[str, Measurement[Any]]) -> list[_AddressChain]:
+        return [
             _AddressChain(self._plan, self._settings, endpoint, address, finished, self._begun)
             for endpoint in self._plan.endpoints
             for address in addresses_of(endpoint, evidence)
         ]
-        compared = self._compared(chains)
-        for chain in chains:
-            yield from chain.wanted(elapsed_s, compare=chain.endpoint.name in compared)
+
+    def _bulk(self, evidence: Evidence, finished: dict[str, Measurement[Any]]) -> list[Request]:
+        """Where it is asked for, and after everything else, one at a time: it loads the way that others time."""
+        wanted = (chain.bulk_read() for chain in self._chains(evidence, finished))
+        left = [request for request in wanted if request is not None and request.id not in self._issued]
+        return left[:1]
 
     def _compared(self, chains: list[_AddressChain]) -> set[str]:
         """Endpoints whose loss must be known beside that of a balancer which seems to lose packets."""
@@ -303,6 +314,12 @@ class _AddressChain:
         if seconds >= IDLE_LEAST_S:
             yield self._request("idle", self._idle_options(seconds), sampling=True)
 
+    def bulk_read(self) -> Request | None:
+        size = self._plan.limits.bulk_read
+        if size is None or not self._holds_sessions():
+            return None
+        return self._request("bulk", self._bulk_options(mebibytes(size)))
+
     def _walk(self, ordinal: int) -> Request:
         options = PathOptions(method="icmp" if self._endpoint.port is None else "tcp")
         return self._request("path", options, ordinal=ordinal, sampling=ordinal > 1)
@@ -490,6 +507,21 @@ class _AddressChain:
             channel_binding=credentials.channel_binding,
             timeout_s=credentials.connect_timeout or IdleOptions().timeout_s,
             seconds=round(seconds, 1),
+        )
+
+    def _bulk_options(self, size: int) -> BulkOptions:
+        credentials = self._endpoint.credentials or Credentials()
+        return BulkOptions(
+            user=credentials.user,
+            password=credentials.password,
+            dbname=credentials.dbname,
+            sslmode=credentials.sslmode,
+            ssl_root_certificate=credentials.sslrootcert,
+            ssl_certificate=credentials.sslcert,
+            ssl_key=credentials.sslkey,
+            channel_binding=credentials.channel_binding,
+            timeout_s=credentials.connect_timeout or BulkOptions().timeout_s,
+            mebibytes=size,
         )
 
     def _mtu_options(self) -> MtuOptions:

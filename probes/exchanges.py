@@ -48,6 +48,7 @@ class TcpInfo:
     total_rto: int | None
     notsent_bytes: int | None
     sacked: int | None = None  # segments of ours that arrived after a gap (RFC 2018)
+    last_data_received_s: float | None = None  # how long ago the last segment with data came
 
 
 @value

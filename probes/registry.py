@@ -16,6 +16,7 @@ PROBES: dict[str, str] = {
     "mtu": "probes.mtu:PROBE",
     "database": "probes.database:PROBE",
     "idle": "probes.idle:PROBE",
+    "bulk": "probes.bulk:PROBE",
     "routing": "probes.routing:PROBE",
     "balancer": "probes.balancer:PROBE",
     "replication": "probes.replication:PROBE",

@@ -284,6 +284,20 @@ class PostgresSession:
                     tag = message.tag
         return QueryResult(rows=tuple(rows), tag=tag, received_bytes=self.received_bytes - before)
 
+    async def put(self, sql: str, deadline: float) -> None:
+        """Send one simple Query, whose answer take() reads piece by piece."""
+        with self._protocol("query"):
+            await self.stream.send(query_message(sql), deadline)
+
+    async def poke(self, deadline: float) -> None:
+        """Send a Sync and wait for nothing: one more ReadyForQuery is due then, after all that was asked before."""
+        await self.stream.send(SYNC, deadline)
+
+    async def take(self, deadline: float) -> bool:
+        """One message of what is due; True for a ReadyForQuery. Ask again after a TIMEOUT: no byte is lost."""
+        with self._protocol("query"):
+            return isinstance(await self._next(deadline, "query"), ReadyForQuery)
+
     async def _answer(self, deadline: float) -> Message:
         try:
             return await self._next(deadline, "query")

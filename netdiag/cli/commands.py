@@ -107,6 +107,14 @@ def run(
         str | None, typer.Option(metavar="NAME", help="Name of the place netdiag runs at. Default: the host's.")
     ] = None,
     region: Annotated[str | None, typer.Option(metavar="NAME", help="Region netdiag runs in.")] = None,
+    bulk_read: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="At the end, read this much of each database address, as a backup does (16MiB)."
+            " Default: the plan's, else nothing.",
+        ),
+    ] = None,
 ) -> int:
     """Measure, diagnose, report: the main command."""
     from netdiag.cli.conclude import Format
@@ -124,6 +132,7 @@ def run(
             against=against,
             vantage=vantage,
             region=region,
+            bulk_read=bulk_read,
         )
     )
 

@@ -12,9 +12,10 @@ from netdiag.cli.journal import Journal
 from netdiag.cli.measure import measure
 from netdiag.cli.output import UserError, emit, is_terminal, note, terminal_width, warn
 from netdiag.cli.progress import progress
-from netdiag.cli.targets import duration_option, plan_of, printable_option, rate_option
+from netdiag.cli.targets import duration_option, plan_of, printable_option, rate_option, size_option
 from netdiag.evidence import EvidenceError, Run
 from netdiag.plan.model import Plan
+from netdiag.plan.units import mebibytes
 from netdiag.run_file import decode
 from netdiag.runner import RunSettings
 from probes.model import value
@@ -32,6 +33,7 @@ class RunArguments:
     against: Path | None = None
     vantage: str | None = None
     region: str | None = None
+    bulk_read: str | None = None
 
 
 def run_command(arguments: RunArguments) -> int:
@@ -45,6 +47,8 @@ def run_command(arguments: RunArguments) -> int:
         prepare_folder(arguments.output)
     for warning in plan.warnings:
         warn(warning)
+    if plan.limits.bulk_read is not None:
+        note(f"netdiag: at the end up to {mebibytes(plan.limits.bulk_read)} MiB are read from each database address")
     with Journal(arguments.output) as journal:
         with progress() as listener:
             run = measure(plan, settings, journal, listener)
@@ -76,7 +80,9 @@ def _plan(arguments: RunArguments) -> Plan:
     plan = plan_of(arguments.targets, arguments.plan)
     name = printable_option(arguments.vantage, "--vantage") or plan.vantage.name
     region = printable_option(arguments.region, "--region") or plan.vantage.region
-    plan = replace(plan, vantage=replace(plan.vantage, name=name, region=region))
+    bulk = size_option(arguments.bulk_read, "--bulk-read") or plan.limits.bulk_read
+    limits = replace(plan.limits, bulk_read=bulk)
+    plan = replace(plan, vantage=replace(plan.vantage, name=name, region=region), limits=limits)
     return against(plan, load_run(arguments.against)) if arguments.against else plan
 
 

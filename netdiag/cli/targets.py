@@ -74,6 +74,16 @@ def duration_option(text: str | None, option: str) -> float | None:
     return seconds
 
 
+def size_option(text: str | None, option: str) -> int | None:
+    """Bytes of an option such as ``--bulk-read 16MiB``. Raises UserError."""
+    from netdiag.plan.units import parse_bulk
+
+    try:
+        return None if text is None else parse_bulk(text)
+    except ValueError as error:
+        raise UserError(f"{option}: {error}") from None
+
+
 def rate_option(rate: float | None) -> float | None:
     """Packets per second; typer has seen to the minimum, and lets "nan" and "inf" through."""
     if rate is not None and not math.isfinite(rate):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from netdiag.diagnosis.rule import Rule
 from netdiag.diagnosis.rules import (
     balancer,
+    bulk,
     conntrack,
     database,
     dns,
@@ -34,5 +35,6 @@ RULES: tuple[Rule, ...] = (
     *health_checks.RULES,
     *database.RULES,
     *sessions.RULES,
+    *bulk.RULES,
     *replication.RULES,
 )

@@ -193,3 +193,17 @@ second connection that makes eight packets; 15 % loss each way takes all of them
 
 IDLE_SILENCE_S = 3.0
 """... over at least this long: what is away for a second or two is an interruption."""
+
+BULK_READS = 2
+"""Fewest bulk reads that must stall, none being carried farther: one alone may have lost a path of its own."""
+
+BULK_MOVED = 16_384
+"""Bytes that a bulk read has carried before its stall counts as one: where packets of full size vanish (mtu.black-hole)
+nothing comes but a part of the first ten segments (RFC 6928), 14.6 kB."""
+
+BULK_RETRANSMITS = 3
+"""Retransmissions of what was sent into the silence, all unacknowledged, before nobody is said to acknowledge it. By
+then the server has sent its own bytes five times too: 15 % loss each way takes all of it once in two million times."""
+
+BULK_SILENCE_S = 5.0
+"""... and shortest silence that is a stall. A pause for a few retransmissions is none."""

@@ -12,7 +12,16 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 from netdiag.plan.model import Role
-from netdiag.plan.units import DURATION_PATTERN, LONGEST_BUDGET_S, RATIO_PATTERN, parse_duration, parse_ratio
+from netdiag.plan.units import (
+    DURATION_PATTERN,
+    LARGEST_BULK,
+    LONGEST_BUDGET_S,
+    RATIO_PATTERN,
+    SIZE_PATTERN,
+    parse_bulk,
+    parse_duration,
+    parse_ratio,
+)
 from probes.model import value
 
 
@@ -106,6 +115,10 @@ def _ratio(found: Any) -> float:
     return parse_ratio(_measure(found, "ratio", '"{}%"'))
 
 
+def _bulk(found: Any) -> int:
+    return parse_bulk(_measure(found, "size", '"{}MiB"'))
+
+
 def _measure(found: Any, what: str, examples: str) -> str:
     number = isinstance(found, int | float) and not isinstance(found, bool)
     _check(not number, f"a {what} needs its unit, in quotes; write {examples.replace('{}', str(found))}")
@@ -170,6 +183,11 @@ POSITIVE = Kind(
 )
 BUDGET = Kind(words='a duration: "60s"', read=_budget, schema=POSITIVE.schema)
 RATIO = Kind(words='a ratio: "0.1%"', read=_ratio, schema={"type": "string", "pattern": RATIO_PATTERN})
+SIZE = Kind(
+    words='a size: "16MiB"',
+    read=_bulk,
+    schema={"type": "string", "pattern": SIZE_PATTERN.replace("^", "^(?=.*[1-9])", 1)},
+)
 DATE = Kind(words="a date: 2024-01-25", read=_day, schema={"type": "string", "format": "date"})
 ADDRESS = Kind(words='an address, or "address#port"', read=_resolver, schema={"type": "string", "minLength": 2})
 ZONE = Kind(words="false or a zone's name", read=_zone, schema={"anyOf": [{"const": False}, {"type": "string"}]})
@@ -265,6 +283,11 @@ LIMITS = Table(
         "budget": Key(kind=BUDGET, about="the whole run, an absolute deadline; at most 7d"),
         "packets_per_second": Key(kind=_number(0, above=True), about="across all targets; only --rate raises it"),
         "connections_per_second": Key(kind=_number(0, above=True), about="new database connections per address"),
+        "bulk_read": Key(
+            kind=SIZE,
+            about="how much is read of each database address at the end of a run, one after the other, to see whether "
+            f"a large transfer stalls; at most {LARGEST_BULK >> 30}GiB. Default: nothing is",
+        ),
     },
 )
 PLAN = Table(

@@ -128,6 +128,7 @@ class Limits:
     budget: float = 60.0
     packets_per_second: float = 200.0
     connections_per_second: float = 5.0
+    bulk_read: int | None = None  # bytes, of each database address; None: not asked for
 
 
 @value

@@ -14,6 +14,7 @@ from netdiag.report.model import EvidenceRow
 from netdiag.report.places import names_only
 from netdiag.report.reproduce import reproduce
 from probes.balancer import BalancerMeasurement, BalancerView, CheckedBackend
+from probes.bulk import STALLED, BulkMeasurement, BulkRead
 from probes.database import DatabaseMeasurement, HeldSession, Phase, Waterfall
 from probes.host import HostMeasurement
 from probes.idle import IdleConnection, IdleMeasurement
@@ -245,6 +246,26 @@ def _idle(data: IdleMeasurement) -> str:
     fresh = f"fresh ones beside them: {_tally(str(c.end) for c in data.fresh)}" if data.fresh else None
     manner = "sessions" if data.logged_in else "connections before login"
     return "; ".join(part for part in (f"{manner} idle for {held} (n={len(data.idle)})", control, fresh) if part)
+
+
+@describe.register
+def _bulk(data: BulkMeasurement) -> str:
+    if not data.reads:
+        return f"no bulk read: {_why(data.failure)}" if data.failure else "no bulk read"
+    asked = len(data.beside)
+    served = sum(beside.failure is None for beside in data.beside)
+    small = f"small questions beside them: {served} of {asked} answered" if asked else None
+    return "; ".join(part for part in (*map(_bulk_read, data.reads), small) if part)
+
+
+def _bulk_read(read: BulkRead) -> str:
+    took = f" in {duration(read.moving_s)}" if read.moved else ""
+    moved = f"{read.moved:,} of {read.asked:,} bytes{took}, {read.end}"
+    silent = f" {duration(read.silent_s)} without a byte" if read.end in STALLED else ""
+    waits = read.activity[-1] if read.activity else None
+    server = f", the server is {waits.state} ({waits.wait_event})" if waits and waits.state else ""
+    pause = f", longest pause {duration(read.longest_pause_s)}" if read.moved else ""
+    return f"{moved}{silent}{server}{pause}"
 
 
 def _afterwards(connection: IdleConnection) -> str:

@@ -109,8 +109,11 @@ def _database(measurement: Measurement[Any]) -> str:
     user = measurement.options.get("user")
     if not user:
         return _netdiag(measurement)
-    settings = " ".join(f"{key}={_conninfo(text)}" for key, text in _settings(measurement, str(user)))
-    return _words("psql", settings, "-c", _STATEMENTS[measurement.probe])
+    return _words("psql", _login(measurement, str(user)), "-c", _STATEMENTS[measurement.probe])
+
+
+def _login(measurement: Measurement[Any], user: str) -> str:
+    return " ".join(f"{key}={_conninfo(text)}" for key, text in _settings(measurement, user))
 
 
 _STATEMENTS = {
@@ -191,6 +194,13 @@ def _idle(measurement: Measurement[Any]) -> str:
     return f"{_netdiag(measurement)}{f' --set seconds={seconds:g}' if isinstance(seconds, int | float) else ''}"
 
 
+def _bulk(measurement: Measurement[Any]) -> str:
+    """psql keeps a whole result in memory, and tells no unacknowledged packet. Without a login nothing is read."""
+    user, size = measurement.options.get("user"), measurement.options.get("mebibytes")
+    command = _words("netdiag", "probe", "bulk", _login(measurement, str(user))) if user else _netdiag(measurement)
+    return f"{command} --set mebibytes={size}" if isinstance(size, int) else command
+
+
 _COMMANDS: dict[str, Callable[[Measurement[Any]], str]] = {
     "latency": _latency,
     "loss": _latency,
@@ -202,4 +212,5 @@ _COMMANDS: dict[str, Callable[[Measurement[Any]], str]] = {
     "balancer": _balancer,
     "host": _host,
     "idle": _idle,
+    "bulk": _bulk,
 }

@@ -46,6 +46,7 @@ def parse_tcp_info(raw: bytes) -> TcpInfo | None:
         total_rto=_field(raw, 240, "=H"),
         notsent_bytes=_u32(raw, 144),
         sacked=_u32(raw, 28),
+        last_data_received_s=(_u32(raw, 52) or 0) / 1000,  # tcpi_last_data_recv, in jiffies told as milliseconds
     )
 
 

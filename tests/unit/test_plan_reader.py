@@ -83,6 +83,7 @@ origin_zone = false
 budget = "60s"
 packets_per_second = 200
 connections_per_second = 5
+bulk_read = "16MiB"
 """
 SHORT = 'version = 1\n[[endpoint]]\nname = "db"\nhost = "db.example"\nport = 5432\n'
 
@@ -116,6 +117,7 @@ def test_the_example_of_the_product():
     assert plan.dns.resolvers == ("10.0.0.53", "10.0.1.53")
     assert plan.dns.origin_zone is None
     assert (plan.limits.budget, plan.limits.packets_per_second, plan.limits.connections_per_second) == (60, 200, 5)
+    assert plan.limits.bulk_read == 16 << 20
     assert plan.warnings == ()
 
 

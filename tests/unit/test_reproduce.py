@@ -29,7 +29,7 @@ HOSTILE = (
     "a|b",
     "\x1b[2J",
 )
-PROBES = ("latency", "loss", "names", "ports", "path", "mtu", "database", "weather")
+PROBES = ("latency", "loss", "names", "ports", "path", "mtu", "database", "bulk", "weather")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_shell_reads_a_hostile_name_as_one_word(probe, hostile):
     extra = {"--"} if hostile.startswith("-") else set()
     assert len([w for w in found if w not in {"--", "-q", "-t"}]) == len(words_of(plain))
     assert found == shlex.split(command)
-    if extra and probe not in {"names", "database"}:
+    if extra and probe not in {"names", "database", "bulk"}:
         assert found[found.index("--") + 1].startswith("-")
     if extra and probe == "names":
         assert found[found.index("-q") + 1].startswith("-")
@@ -130,3 +130,12 @@ def test_no_secret():
     command = reproduce(measurement("database", EAST, None, options=options))
     assert "canary-7f3a" not in command
     assert "sslrootcert=/ca.pem" in command
+
+
+def test_a_bulk_read_is_repeated_with_its_login():
+    options = {"user": "app", "dbname": "shop", "sslmode": "verify-full", "mebibytes": 8}
+    command = reproduce(replace(measurement("bulk", EAST, None), options=options))
+    *words, dsn, _, size = shlex.split(command)
+    assert words == ["netdiag", "probe", "bulk"]
+    assert psycopg.conninfo.conninfo_to_dict(dsn)["user"] == "app"
+    assert size == "mebibytes=8"

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from netdiag.plan.model import Credentials, Endpoint, Limits, Plan
-from netdiag.runner import MeasurementFinished, RunSettings, Started, Watching, execute
+from netdiag.runner import MeasurementFinished, RunSettings, Started, Watching, execute, watch_s
 from probes.exchanges import DatagramReply
 from probes.model import Failure, FailureKind, MeasurementOutcome, Outcome, Secret
 from tests.fakes.clock import FakeClock
@@ -99,3 +99,10 @@ async def test_options_are_recorded_without_their_secrets() -> None:
     )
     run = await execute(plan, QUICK, network=network(clock), clock=clock)
     assert "canary-7" not in repr(run.evidence.measurements)
+
+
+@pytest.mark.parametrize(
+    ("bulk", "budget", "watch"), [(None, 60.0, 35.0), (1, 60.0, 30.0), (1, 20.0, 0.0), (1, 200.0, 35.0)]
+)
+def test_the_watch_leaves_time_for_bulk_reads(bulk, budget, watch):
+    assert watch_s(Plan(endpoints=(), limits=Limits(bulk_read=bulk)), budget) == watch

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from netdiag.evidence import Evidence
-from netdiag.plan.model import Baseline, Credentials, Plan
+from netdiag.plan.model import Baseline, Credentials, Limits, Plan
 from netdiag.schedule import IDLE_AFTERWARDS_S, Request, Schedule, ScheduleSettings
 from probes.database import Phase
 from probes.idle import LOGIN_AFTER_S
@@ -52,6 +52,7 @@ HEALTHY = {
     "mtu": made.mtu(),
     "replication": made.measured("replication", made.target(), None),
     "idle": made.measured("idle", made.target(), None),
+    "bulk": made.measured("bulk", made.target(), None),
     "path": made.path(["192.0.2.254"], end=Outcome.ANSWERED),
     "loss-tcp": made.latency([0.01] * 10),
     "loss-icmp": made.latency([0.01] * 10),
@@ -287,3 +288,31 @@ def test_every_request_is_given_once() -> None:
     stepper, evidence = schedule(a_plan("db.example")), Evidence(())
     assert len(stepper.next(evidence, 0.0)) == 1
     assert stepper.next(evidence, 0.1) == ()
+
+
+def test_a_bulk_read_comes_only_when_asked_for_and_after_everything_else() -> None:
+    limits = Limits(bulk_read=5_000_000)
+    two = Plan(endpoints=(made.endpoint(), made.endpoint("198.51.100.8", name="other")), limits=limits)
+    asked = of_kinds(walk(two, HEALTHY, watch_s=20.0))
+    assert asked[-2:] == ["bulk", "bulk"]
+    assert asked.count("bulk") == 2
+    assert "bulk" not in walk(replace(two, limits=Limits()), HEALTHY, watch_s=20.0)
+
+
+def test_bulk_reads_run_one_at_a_time_with_the_applications_own_login() -> None:
+    credentials = Credentials(user="app", password=Secret("x"), dbname="d", sslmode="verify-ca", sslrootcert="/ca.pem")
+    endpoints = tuple(made.endpoint(f"198.51.100.{n}", name=f"e{n}", credentials=credentials) for n in (7, 8, 9))
+    stepper, evidence, steps = schedule(Plan(endpoints=endpoints, limits=Limits(bulk_read=5_000_000))), Evidence(()), []
+    while requests := stepper.next(evidence, 0.0):
+        evidence = evidence.plus(*(answer(r, HEALTHY[r.id.split("/")[1]]) for r in requests))
+        steps += [[r for r in requests if r.probe == "bulk"]]
+    options = [request.options for step in steps for request in step]
+    assert max(map(len, steps)) == 1
+    assert [(o.user, o.password, o.ssl_root_certificate, o.mebibytes) for o in options] == [
+        ("app", Secret("x"), "/ca.pem", 5)
+    ] * 3
+
+
+def test_nothing_large_is_read_where_no_session_was_had() -> None:
+    refused = HEALTHY | {"database": made.database([made.waterfall(failed=Phase.STARTUP)])}
+    assert "bulk" not in of_kinds(walk(replace(a_plan(), limits=Limits(bulk_read=1)), refused))
