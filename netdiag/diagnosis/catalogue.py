@@ -5,6 +5,7 @@ from __future__ import annotations
 from netdiag.diagnosis.rule import Rule
 from netdiag.diagnosis.rules import (
     balancer,
+    congestion,
     conntrack,
     database,
     dns,
@@ -25,6 +26,7 @@ RULES: tuple[Rule, ...] = (
     *sending.RULES,
     *conntrack.RULES,
     *link.RULES,
+    *congestion.RULES,
     *routing.RULES,
     *mtu.RULES,
     *balancer.RULES,

@@ -16,6 +16,10 @@ CONSEQUENCES: dict[str, frozenset[str]] = {
     # Not link.loss: that is measured with small packets, which a black hole lets through.
     "mtu.black-hole": frozenset({"db.unresponsive", "db.slow", "mtu.fragmentation", "db.backup-stall"}),
     "link.loss": frozenset({"db.unresponsive", "db.slow", "dns.loss", "db.connection-cut"}),
+    # What a queue drops is lost and what it holds is late, here as in everything that goes through it.
+    "link.congestion": frozenset(
+        {"link.loss", "region.latency", "db.slow", "db.unresponsive", "dns.loss", "db.connection-cut"}
+    ),
     "region.latency": frozenset({"db.slow", "db.unresponsive"}),
     "bgp.route-change": frozenset({"region.latency", "db.slow"}),
     "bgp.asymmetric": frozenset({"region.latency", "db.slow"}),
@@ -43,7 +47,7 @@ CONSEQUENCES: dict[str, frozenset[str]] = {
 
 # Lost packets and a long way explain a silence that is itself in doubt (no confidence), never one after acknowledged
 # bytes, each time.
-ONLY_IN_DOUBT = frozenset({("link.loss", "db.unresponsive"), ("region.latency", "db.unresponsive")})
+ONLY_IN_DOUBT = frozenset((cause, "db.unresponsive") for cause in ("link.loss", "link.congestion", "region.latency"))
 # A balancer's loss fails checks of its own. One that fails from here too, and is DOWN there, is certain by itself.
 # A missing route that somebody tells of is no silence of this host's own making.
 NEVER_WHEN_CERTAIN = frozenset(

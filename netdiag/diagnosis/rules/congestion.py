@@ -1,0 +1,339 @@
+"""A queue on the way, and what it loses: link.congestion. Passive: from the samples that the run takes anyway.
+
+1. The floor is the least round-trip time of the path. Above RTT_FACTOR times it, and RTT_MARGIN_S over it, is waiting.
+2. Waiting is a queue's where it builds up or drains: neighbours in time are alike, and the range between is crossed
+   step by step. Independent jitter is not like its neighbours; a route that changes jumps from level to level.
+3. TCP must see it too: routers and hosts answer echoes when they have time.
+4. A queue that never drained shows no floor. Against the baseline it is a longer way, unless it loses what a full queue
+   loses: large packets, while small ones sent in turn find room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from netdiag.diagnosis.finding import (
+    Action,
+    Finding,
+    FindingRole,
+    Horizon,
+    Judgement,
+    NotMeasured,
+    RuledOut,
+    Section,
+    Severity,
+)
+from netdiag.diagnosis.rule import Case, Rule
+from netdiag.diagnosis.rules.link import (
+    ARRIVED,
+    LargeLoss,
+    baseline_of,
+    large_loss,
+    loss_fires,
+    loss_limit,
+    pooled_loss,
+)
+from netdiag.diagnosis.rules.paths import Path, Sampled, paths, probe_command, sampled
+from netdiag.diagnosis.rules.subjects import finding_id, ids, milliseconds, percent, ratio
+from netdiag.diagnosis.thresholds import (
+    LEVEL,
+    LIKELY,
+    POSSIBLE,
+    QUEUE_LOSSES,
+    QUEUE_LOSSES_CHANCE,
+    QUEUE_RAMP,
+    QUEUE_SAMPLES,
+    QUEUE_SHARE,
+    QUEUE_SMOOTH,
+    QUEUE_TURNING_CHANCE,
+    RTT_CRITICAL_FACTOR,
+    RTT_FACTOR,
+    RTT_MARGIN_S,
+    RTT_SAMPLES,
+    RTT_TAIL_SAMPLES,
+    RTT_TAIL_SHARE,
+)
+from probes.latency import LatencyMeasurement
+from probes.model import value
+from probes.sampling import RttSample
+from probes.stats.intervals import wilson
+from probes.stats.queueing import Losses, Swing, losses_when_slow, swing
+from probes.stats.summaries import nearest_rank
+
+CONGESTION = "link.congestion"
+_USER_CLOCK = "user"
+_METHODS = {"tcp": "TCP handshakes", "icmp": "ICMP echoes"}
+
+
+@value
+class Delay:
+    """One method's samples of a path, in the order of sending, one part for each measurement."""
+
+    method: str
+    parts: tuple[tuple[float | None, ...], ...]
+    evidence: tuple[str, ...]
+
+    @property
+    def rtts(self) -> tuple[float, ...]:
+        return tuple(sorted(rtt for part in self.parts for rtt in part if rtt is not None))
+
+    def above(self, limit: float) -> int:
+        return sum(rtt > limit for rtt in self.rtts)
+
+    def share_low(self, limit: float) -> float:
+        share = wilson(self.above(limit), len(self.rtts), LEVEL)
+        return share.low if share else 0.0
+
+    @property
+    def shown(self) -> str:
+        rtts = self.rtts
+        ranked = (("p50", nearest_rank(rtts, 50)), ("p95", nearest_rank(rtts, 95)))
+        figures = [f"minimum {milliseconds(rtts[0])}", *(f"{name} {milliseconds(s)}" for name, s in ranked if s)]
+        return f"{', '.join(figures)} of {len(rtts)} {_METHODS[self.method]}"
+
+
+@value
+class Way:
+    """What is known of one path's delay. ``limit``: from where a packet has waited."""
+
+    path: Path
+    delays: tuple[Delay, ...]  # those with samples; TCP first
+    floor: float
+    limit: float
+
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        return tuple(sorted({id_ for delay in self.delays for id_ in delay.evidence}))
+
+    @property
+    def shown(self) -> str:
+        return "; ".join(delay.shown for delay in self.delays)
+
+    def of(self, method: str) -> Delay | None:
+        return next((delay for delay in self.delays if delay.method == method), None)
+
+    @property
+    def waiting(self) -> bool:
+        """By TCP as well: more than the usual tail."""
+        tcp = self.of("tcp")
+        if tcp is None or len(tcp.rtts) < RTT_SAMPLES:
+            return False
+        return tcp.above(self.limit) >= RTT_TAIL_SAMPLES and tcp.share_low(self.limit) > RTT_TAIL_SHARE
+
+
+def limit_over(floor: float) -> float:
+    """As region.latency has it over a baseline."""
+    return max(RTT_FACTOR * floor, floor + RTT_MARGIN_S)
+
+
+def judge_congestion(case: Case) -> Iterator[Judgement]:
+    for path in paths(case):
+        if not path.is_loopback:
+            yield _judged(case, path)
+
+
+def _judged(case: Case, path: Path) -> Judgement:
+    way, baseline = _way(case, path), baseline_of(case, path.endpoint)
+    normal = baseline.rtt if baseline is not None else None
+    if way is None:
+        return _not_measured(path, "no clean round trip was measured")
+    queue = next((d for d in way.delays if is_queue(d, way.limit)), None) if way.waiting else None
+    large = _large(case, path)
+    if queue is not None:
+        return _finding(way, queue, large, normal)
+    if large is not None and normal is not None and _never_drained(way, normal):
+        return _standing(way, large, normal)
+    return _quiet(way)
+
+
+def _way(case: Case, path: Path) -> Way | None:
+    delays = tuple(delay for method in _METHODS if (delay := _delay(case, path, method)).rtts)
+    if not delays:
+        return None
+    floor = min(delay.rtts[0] for delay in delays)
+    return Way(path=path, delays=delays, floor=floor, limit=limit_over(floor))
+
+
+def _delay(case: Case, path: Path, method: str) -> Delay:
+    found = sorted(sampled(case, path, method), key=lambda m: (m.started, len(m.id), m.id))
+    timed = [m for m in found if not _timed_by_a_busy_host(m)]
+    parts = tuple(tuple(map(_rtt, _sent(m))) for m in timed)
+    return Delay(method=method, parts=parts, evidence=ids(timed))
+
+
+def _timed_by_a_busy_host(measured: Sampled) -> bool:
+    """User-space stamps have this host's own waiting for the processor in them. (Of loss the stamp is not recorded.)"""
+    return isinstance(measured.data, LatencyMeasurement) and measured.timestamp_source == _USER_CLOCK
+
+
+def _sent(measured: Sampled) -> list[RttSample]:
+    samples = measured.data.samples if measured.data is not None else ()
+    return sorted((s for s in samples if s.sent_s is not None), key=lambda s: (s.sent_s or 0.0, s.sequence))
+
+
+def _rtt(sample: RttSample) -> float | None:
+    return sample.rtt_s if sample.outcome in ARRIVED else None
+
+
+def is_queue(delay: Delay, limit: float) -> bool:
+    """It waits for a provable share of the time, and what waits builds up and drains."""
+    found = swing(delay.parts)
+    if found is None or found.n < QUEUE_SAMPLES or delay.share_low(limit) <= QUEUE_SHARE:
+        return False
+    gradual = found.turning_chance <= QUEUE_TURNING_CHANCE or found.ramp >= QUEUE_RAMP
+    return found.smoothness >= QUEUE_SMOOTH and gradual
+
+
+def _large(case: Case, path: Path) -> LargeLoss | None:
+    """Large packets are lost, and not because packets of every size are."""
+    tcp = pooled_loss(case, path, "tcp")
+    return None if tcp is not None and loss_fires(tcp, loss_limit(case, path)) else large_loss(case, path)
+
+
+def _never_drained(way: Way, normal: float) -> bool:
+    tcp = way.of("tcp")
+    return tcp is not None and len(tcp.rtts) >= RTT_SAMPLES and way.floor > limit_over(normal)
+
+
+def _slow_losses(way: Way) -> Losses | None:
+    """Losses that come when packets wait, by any method."""
+    found = (losses_when_slow(delay.parts) for delay in way.delays)
+    return next((losses for losses in found if losses and _tied(losses)), None)
+
+
+def _tied(losses: Losses) -> bool:
+    above = losses.beside - losses.rest >= RTT_MARGIN_S
+    return losses.lost >= QUEUE_LOSSES and losses.p_value <= QUEUE_LOSSES_CHANCE and above
+
+
+def _finding(way: Way, queue: Delay, large: LargeLoss | None, normal: float | None) -> Finding:
+    slow, found = _slow_losses(way), swing(queue.parts)
+    middle = nearest_rank((way.of("tcp") or queue).rtts, 50) or 0.0
+    usual = min(way.floor, normal) if normal is not None else way.floor
+    return _congested(
+        way,
+        statement=f"Packets to {way.path.label} wait in a queue, which builds up or drains: {way.shown}. "
+        f"{ratio(queue.above(way.limit), len(queue.rtts))} {_METHODS[queue.method]} take more than "
+        f"{milliseconds(way.limit)} over a floor of {milliseconds(way.floor)}{_smooth(found)}."
+        f"{_loss_shown(slow, large)}",
+        confidence=LIKELY if slow or large else POSSIBLE,
+        critical=middle >= RTT_CRITICAL_FACTOR * usual,
+        large=large,
+    )
+
+
+def _smooth(found: Swing | None) -> str:
+    if found is None:
+        return ""
+    return f", gradually: neighbours differ by {found.neighbour_ratio:.2f} of what independent ones would"
+
+
+def _loss_shown(slow: Losses | None, large: LargeLoss | None) -> str:
+    said = ""
+    if slow is not None:
+        said += (
+            f" What is lost is lost then: round trips beside the {slow.lost} losses take "
+            f"{milliseconds(slow.beside)}, the rest {milliseconds(slow.rest)}."
+        )
+    if large is not None:
+        arrow = "to" if large.direction == "to-target" else "from"
+        said += f" Large packets {arrow} it are lost where small ones still find room: {large.seen}."
+    return said or " No loss is tied to it."
+
+
+def _standing(way: Way, large: LargeLoss, normal: float) -> Finding:
+    return _congested(
+        way,
+        statement=f"Round trips to {way.path.label}: {way.shown}; baseline {milliseconds(normal)}."
+        f"{_loss_shown(None, large)} Both are what a queue does that is always full; a longer way with a policer on it "
+        "would look the same.",
+        confidence=POSSIBLE,
+        critical=way.floor >= RTT_CRITICAL_FACTOR * normal,
+        large=large,
+    )
+
+
+def _congested(way: Way, *, statement: str, confidence: float, critical: bool, large: LargeLoss | None) -> Finding:
+    cited = {*way.evidence, *((large.measurement,) if large else ())}
+    return Finding(
+        id=finding_id(CONGESTION, way.path.subject),
+        code=CONGESTION,
+        role=FindingRole.CAUSE,
+        severity=Severity.CRITICAL if critical else Severity.WARNING,
+        confidence=confidence,
+        section=Section.INFRASTRUCTURE,
+        subject=way.path.subject,
+        statement=statement,
+        evidence=tuple(sorted(cited)),
+        would_refute="Utilisation of every link on the way that stays well below its rate at that time, or round trips "
+        "that jump between a few levels with nothing between.",
+        actions=_actions(way.path),
+    )
+
+
+def _actions(path: Path) -> tuple[Action, ...]:
+    check = probe_command("latency", path)
+    return (
+        Action(
+            owner="network",
+            horizon=Horizon.IMMEDIATE,
+            step="Find the saturated link: utilisation, queue depth and tail drops of each interface on the way, both "
+            "directions; move or shape what fills it.",
+            check=check,
+        ),
+        Action(
+            owner="network",
+            horizon=Horizon.LONG_TERM,
+            step="Add capacity, or a discipline that keeps queues short (fq_codel), the database in its own class.",
+            check=check,
+        ),
+    )
+
+
+def _quiet(way: Way) -> Judgement:
+    tcp, most = way.of("tcp"), max(way.delays, key=lambda delay: len(delay.rtts))
+    if tcp is None or len(tcp.rtts) < RTT_SAMPLES or len(most.rtts) < QUEUE_SAMPLES:
+        counts = " and ".join(f"{len(d.rtts)} {_METHODS[d.method]}" for d in way.delays)
+        return _not_measured(way.path, f"{counts} are too few to see a queue build up or drain by TCP")
+    if way.waiting and most.share_low(way.limit) > QUEUE_SHARE:
+        return _not_measured(
+            way.path,
+            f"{way.shown}: many are above {milliseconds(way.limit)}, but from one sample to the next as jitter is, or "
+            "between a few levels as routes are; that is no queue seen to build up",
+        )
+    above = wilson(most.above(way.limit), len(most.rtts), LEVEL)
+    icmp = way.of("icmp")
+    slow = icmp is not None and icmp.share_low(way.limit) > QUEUE_SHARE
+    echoes = " Slow echoes alone are the answering host's own." if slow else ""
+    return RuledOut(
+        code=CONGESTION,
+        subject=way.path.subject,
+        statement=f"Round trips to {way.path.label}: {way.shown}.{echoes}",
+        smallest_fault=f"a queue that holds packets for more than {milliseconds(way.limit - way.floor)} in more than "
+        f"{percent(above.high if above else 1.0)} of the time; one that never drains lifts the minimum instead.",
+        evidence=way.evidence,
+    )
+
+
+def _not_measured(path: Path, why: str) -> NotMeasured:
+    return NotMeasured(
+        code=CONGESTION,
+        subject=path.subject,
+        statement=f"Queueing on the way to {path.label}: {why}.",
+        remedy=f"At the hour of the trouble: {probe_command('latency', path)} --set count=100",
+    )
+
+
+RULES = (
+    Rule(
+        code=CONGESTION,
+        section=Section.INFRASTRUCTURE,
+        fires="Round trips lie 1.5 times and 10 ms above their own floor for a provable share of the time, by TCP as "
+        "well, and they get there or back gradually. Or the minimum is as far above its baseline, and large packets "
+        "are lost at random where small ones, sent in turn with them, arrive.",
+        quiet="Jitter (independent from sample to sample), a change of route (a jump between levels), a longer way, "
+        "slow echoes beside quick TCP, loss with flat round trips (link.loss), stamps of a busy host.",
+        refuted_by="Interface counters without a queue or a tail drop at that time.",
+        judge=judge_congestion,
+    ),
+)
