@@ -22,6 +22,7 @@ from probes.model import Measurement, MeasurementOutcome, Secret, Target, Vantag
 
 # The JSON says "from" and "to"; Python's grammar says those fields are called source and target.
 _JSON_NAMES = {"source": "from", "target": "to"}
+LARGEST_FIGURE = 1e15  # in seconds thirty million years, in bytes a petabyte
 JOURNAL_SCHEMA = "netdiag.journal/1"
 _FIELD_NAMES = {name: field for field, name in _JSON_NAMES.items()}
 
@@ -82,12 +83,29 @@ def decode(raw: bytes, source: str) -> Run:
         raise EvidenceError(f"{source}: not JSON: {error}") from None
     if not isinstance(saved, dict) or saved.get("schema") != SCHEMA:
         raise EvidenceError(f"{source}: {_not_a_run(saved)}")
+    absurd = _absurd(saved.get("measurements"), "measurements")
+    if absurd:
+        raise EvidenceError(f"{source}: {absurd}")
     try:
         return _run_in(saved)
     except KeyError as error:
         raise EvidenceError(f"{source}: key {error} is missing") from None
     except (msgspec.ValidationError, TypeError, AttributeError) as error:
         raise EvidenceError(f"{source}: {error}") from None
+
+
+def _absurd(thing: Any, place: str) -> str | None:
+    """A figure that nothing can have measured, whose square would be no number any more."""
+    left: list[tuple[str, Any]] = [(place, thing)]
+    while left:
+        where, part = left.pop()
+        if isinstance(part, float) and abs(part) > LARGEST_FIGURE:
+            return f"{where} is {part:g}, beyond anything that can be measured: the file was changed or garbled"
+        if isinstance(part, dict):
+            left.extend((f"{where}.{key}", item) for key, item in part.items())
+        elif isinstance(part, list):
+            left.extend((f"{where}[{at}]", item) for at, item in enumerate(part))
+    return None
 
 
 def _not_a_run(saved: Any) -> str:

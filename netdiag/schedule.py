@@ -3,7 +3,7 @@
 Light probes come first for every address; a deep probe follows only from what a light one showed. When nothing is
 left to ask, light sampling goes on until ``watch_s``, so that a fault that is bad for 10 s in every 30 is caught.
 Probes that time an address run one after the other (ICMP beside them), so that none measures another's traffic; loss,
-route and packet sizes time nothing, and run beside each other.
+route, packet sizes and replication time nothing, and run beside each other.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from netdiag.plan.model import Baseline, Credentials, Endpoint, Health, Plan, Ro
 from probes.balancer import BalancerOptions
 from probes.database import DatabaseMeasurement, DatabaseOptions, Phase
 from probes.host import HostOptions
+from probes.idle import LOGIN_AFTER_S, IdleOptions
 from probes.latency import LatencyMeasurement, LatencyOptions
 from probes.loss import LossOptions
 from probes.model import Measurement, MeasurementOutcome, Outcome, Target, value
@@ -25,6 +26,7 @@ from probes.mtu import MtuOptions
 from probes.names import DnsQuery, NamesMeasurement, NamesOptions
 from probes.path import PathMeasurement, PathOptions
 from probes.ports import PortsMeasurement, PortsOptions, PortState
+from probes.replication import ReplicationOptions
 from probes.routing import RoutingOptions
 
 MOST_ADDRESSES = 8  # of one name: enough for a balancer in every zone, few enough to stay polite
@@ -33,6 +35,8 @@ LOSS_IN_FLIGHT = 5  # batches of a second each: a lost packet is known as such, 
 NAME_SAMPLES = 150  # queries to one resolver at most; fifty answered ones rule out that one in ten is lost
 RECHECK_S = 20.0  # for a backend's health check to fail as often as takes it out; its interval is cut to fit in
 ROUTE_S = 10.0  # between two walks of a path whose normal networks are known: a route that comes and goes
+IDLE_AFTERWARDS_S = 8.0  # of the watch, for what became of the longest silence
+IDLE_LEAST_S = 8.0  # a shorter silence is not worth four connections: no firewall's timeout is that short
 SAMPLE_S = 5.0  # length of one piece of the light sampling: what an interruption can cost
 
 
@@ -267,6 +271,10 @@ class _AddressChain:
         if not self._done("latency-tcp"):
             return
         yield self._request("mtu", self._mtu_options())
+        if self._holds_sessions() and self._endpoint.role != "load-balancer":  # its backends are asked, not whichever
+            yield self._request("replication", self._replication_options())
+        if self._speaks_postgres():  # beside everything: a few packets, and nothing timed
+            yield from self._idle(elapsed_s)
         if self._slower_than_baseline() or self._normal_route():  # beside the sizes: neither of them times anything
             yield from self._route(elapsed_s)
         yield from self._suspected_tcp_loss()
@@ -288,6 +296,12 @@ class _AddressChain:
             if last and not self._done("path", ordinal):
                 return
             yield self._walk(ordinal)
+
+    def _idle(self, elapsed_s: float) -> Iterator[Request]:
+        """As long a silence as the watch has time for."""
+        seconds = min(self._settings.watch_s - IDLE_AFTERWARDS_S - elapsed_s, LOGIN_AFTER_S)
+        if seconds >= IDLE_LEAST_S:
+            yield self._request("idle", self._idle_options(seconds), sampling=True)
 
     def _walk(self, ordinal: int) -> Request:
         options = PathOptions(method="icmp" if self._endpoint.port is None else "tcp")
@@ -449,6 +463,33 @@ class _AddressChain:
             interval_s=1.0 / self._plan.limits.connections_per_second,
             timeout_s=credentials.connect_timeout or DatabaseOptions().timeout_s,
             hold_s=hold_s,
+        )
+
+    def _replication_options(self) -> ReplicationOptions:
+        credentials = self._endpoint.credentials or Credentials()
+        return ReplicationOptions(
+            user=credentials.user,
+            password=credentials.password,
+            dbname=credentials.dbname,
+            sslmode=credentials.sslmode,
+            ssl_root_certificate=credentials.sslrootcert,
+            ssl_certificate=credentials.sslcert,
+            ssl_key=credentials.sslkey,
+            channel_binding=credentials.channel_binding,
+            timeout_s=credentials.connect_timeout or ReplicationOptions().timeout_s,
+        )
+
+    def _idle_options(self, seconds: float) -> IdleOptions:
+        """A login that was refused is not tried again and again."""
+        credentials = (self._holds_sessions() and self._endpoint.credentials) or Credentials()
+        return IdleOptions(
+            user=credentials.user,
+            password=credentials.password,
+            dbname=credentials.dbname,
+            sslmode=credentials.sslmode,
+            channel_binding=credentials.channel_binding,
+            timeout_s=credentials.connect_timeout or IdleOptions().timeout_s,
+            seconds=round(seconds, 1),
         )
 
     def _mtu_options(self) -> MtuOptions:

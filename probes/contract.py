@@ -130,6 +130,7 @@ class Probe(Generic[O, M]):
     measurement: type[M]
     measure: Callable[[Context, Target, O], Awaitable[M]]
     needs: frozenset[Capability] = frozenset()
+    takes_s: Callable[[O], float] | None = None  # at most, by these options; None: less than any run has
 
 
 AnyProbe = Probe[Any, Any]

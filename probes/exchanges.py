@@ -59,6 +59,7 @@ class HandshakeRequest:
     source_port: int | None = None  # 0: one drawn at random by bind(2). None: by connect(2), which takes them in a row
     syn_count: int | None = None  # TCP_SYNCNT: retransmissions of the SYN before giving up
     max_segment: int | None = None  # TCP_MAXSEG to advertise
+    keepalive_s: int | None = None  # TCP keepalives this often while nothing else is said; None: none at all
 
 
 @value

@@ -15,8 +15,10 @@ PROBES: dict[str, str] = {
     "path": "probes.path:PROBE",
     "mtu": "probes.mtu:PROBE",
     "database": "probes.database:PROBE",
+    "idle": "probes.idle:PROBE",
     "routing": "probes.routing:PROBE",
     "balancer": "probes.balancer:PROBE",
+    "replication": "probes.replication:PROBE",
     "host": "probes.host:PROBE",
 }
 

@@ -60,7 +60,7 @@ def probe_command(arguments: ProbeArguments) -> int:
     plan = plan_of((arguments.target,), None)
     for warning in plan.warnings:
         warn(warning)
-    seconds = duration_option(arguments.timeout, "--timeout") or DEADLINE_S
+    seconds = duration_option(arguments.timeout, "--timeout")
     rate = rate_option(arguments.rate) or plan.limits.packets_per_second
     measurements = asyncio.run(_measure_all(chosen, given, plan, seconds, rate))
     if arguments.as_json:
@@ -130,16 +130,20 @@ def _absurd(key: str, found: object) -> str | None:
 
 
 async def _measure_all(
-    chosen: AnyProbe, given: dict[str, Any], plan: Plan, seconds: float, rate: float
+    chosen: AnyProbe, given: dict[str, Any], plan: Plan, seconds: float | None, rate: float
 ) -> list[Measurement[Any]]:
+    """``seconds``: for all of it; None: DEADLINE_S, and more for a probe that takes longer by its own options."""
     clock = SystemClock()
-    deadline = clock.monotonic() + seconds
+    deadline = clock.monotonic() + (seconds or DEADLINE_S)
     async with KernelNetwork(clock, packets_per_second=rate) as network:
         context = Context(network=network, clock=clock, vantage=Vantage(name=socket.gethostname()), deadline=deadline)
         measurements = []
         for endpoint in plan.endpoints:
             options = _options(chosen, endpoint, given)
             for target in await _targets(chosen, endpoint, context):
+                if seconds is None and chosen.takes_s is not None:
+                    longer = max(deadline, clock.monotonic() + chosen.takes_s(options))
+                    context = dataclasses.replace(context, deadline=longer)
                 measurements.append(await measure_one(chosen, context, target, options))
         return measurements
 

@@ -12,8 +12,10 @@ from netdiag.diagnosis.rules import (
     firewall,
     health_checks,
     host,
+    idle,
     link,
     mtu,
+    replication,
     routing,
     sending,
     sessions,
@@ -22,6 +24,7 @@ from netdiag.diagnosis.rules import (
 RULES: tuple[Rule, ...] = (
     *dns.RULES,
     *firewall.RULES,
+    *idle.RULES,
     *host.RULES,
     *sending.RULES,
     *conntrack.RULES,
@@ -33,4 +36,5 @@ RULES: tuple[Rule, ...] = (
     *health_checks.RULES,
     *database.RULES,
     *sessions.RULES,
+    *replication.RULES,
 )

@@ -6,24 +6,32 @@ name, the same name's endpoint. The table is the cause graph of the report and o
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 from netdiag.diagnosis.finding import Finding, Subject
 from netdiag.diagnosis.thresholds import CERTAIN
+
+Backends = Mapping[str, Collection[str]]
+NO_BACKENDS: Backends = {}
 
 CONSEQUENCES: dict[str, frozenset[str]] = {
     "net.unreachable": frozenset({"link.loss", "db.unresponsive", "db.slow", "region.latency"}),
     "firewall.drop": frozenset({"link.loss", "db.unresponsive", "db.slow", "mtu.fragmentation"}),
     "firewall.reject": frozenset({"link.loss", "db.unresponsive", "db.port-closed"}),
-    # Not link.loss: that is measured with small packets, which a black hole lets through.
-    "mtu.black-hole": frozenset({"db.unresponsive", "db.slow", "mtu.fragmentation", "db.backup-stall"}),
-    "link.loss": frozenset({"db.unresponsive", "db.slow", "dns.loss", "db.connection-cut"}),
+    # Not link.loss at its own place: that is measured with small packets, which a black hole lets through.
+    "mtu.black-hole": frozenset({"db.unresponsive", "db.slow", "mtu.fragmentation", "db.backup-stall", "link.loss"}),
+    "link.loss": frozenset({"db.unresponsive", "db.slow", "dns.loss", "db.connection-cut", "lb.backend-down"}),
     # What a queue drops is lost and what it holds is late, here as in everything that goes through it.
     "link.congestion": frozenset(
-        {"link.loss", "region.latency", "db.slow", "db.unresponsive", "dns.loss", "db.connection-cut"}
+        {
+            "link.loss", "region.latency", "db.slow", "db.unresponsive", "dns.loss", "db.connection-cut",
+            "lb.backend-down",
+        }
     ),
     "region.latency": frozenset({"db.slow", "db.unresponsive"}),
     "bgp.route-change": frozenset({"region.latency", "db.slow"}),
     "bgp.asymmetric": frozenset({"region.latency", "db.slow"}),
-    "bgp.flapping": frozenset({"region.latency", "link.loss", "db.slow", "db.unresponsive"}),
+    "bgp.flapping": frozenset({"region.latency", "link.loss", "db.slow", "db.unresponsive", "lb.backend-down"}),
     "lb.wrong-protocol": frozenset({"db.unresponsive", "db.tls-invalid"}),
     "lb.health-check-failing": frozenset({"lb.backend-down"}),
     # A balancer's own loss fails its health checks and stalls what it has already acknowledged to the client.
@@ -36,6 +44,9 @@ CONSEQUENCES: dict[str, frozenset[str]] = {
     "dns.refused": frozenset({"dns.inconsistent"}),
     "db.starting": frozenset({"db.unresponsive"}),
     "db.connection-limit": frozenset({"db.slow"}),
+    # Nothing explains db.replica-down: what lies between a standby and its primary is not seen from here, and a standby
+    # that this vantage cannot reach does not tell what it receives.
+    "db.replica-down": frozenset({"db.replication-lag"}),
     "host.conntrack-full": frozenset(
         {
             "net.unreachable", "firewall.drop", "host.cannot-send", "link.loss", "lb.packet-loss", "db.unresponsive",
@@ -53,11 +64,24 @@ ONLY_IN_DOUBT = frozenset((cause, "db.unresponsive") for cause in ("link.loss", 
 NEVER_WHEN_CERTAIN = frozenset(
     {("lb.packet-loss", "lb.health-check-failing"), ("host.conntrack-full", "net.unreachable")}
 )
+# A balancer that cannot reach its backend closes on its client. The way to the backend is seen from here, not from the
+# balancer; loss on the way to the balancer itself closes nothing.
+# And where one of several backends lies behind a black hole, the balancer's clients see some large transfers stall.
+ON_THE_WAY_TO_A_BACKEND = frozenset(
+    {
+        ("link.loss", "lb.backend-down"),
+        ("link.congestion", "lb.backend-down"),
+        ("bgp.flapping", "lb.backend-down"),
+        ("mtu.black-hole", "link.loss"),
+    }
+)
+LARGE_PACKETS_ONLY = frozenset({("mtu.black-hole", "link.loss")})  # such a loss is told of one direction
 # What this host drops of its own packets it drops whatever the place, but only what is certain explains everything.
 EVERYWHERE_IF_CERTAIN = frozenset({"host.conntrack-full"})
 
 
-def explains(cause: Finding, other: Finding) -> bool:
+def explains(cause: Finding, other: Finding, backends: Backends = NO_BACKENDS) -> bool:
+    """``backends``: the names of the endpoints behind each balancer."""
     pair = cause.code, other.code
     if pair in ONLY_IN_DOUBT and other.confidence is not None:
         return False
@@ -67,6 +91,10 @@ def explains(cause: Finding, other: Finding) -> bool:
         return False
     if cause.code in EVERYWHERE_IF_CERTAIN:
         return cause.confidence is not None and cause.confidence >= CERTAIN
+    if pair in LARGE_PACKETS_ONLY and other.subject.direction is None:
+        return False
+    if pair in ON_THE_WAY_TO_A_BACKEND:
+        return cause.subject.endpoint in backends.get(other.subject.endpoint or "", ())
     return _same_place(cause.subject, other.subject)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from netdiag.diagnosis.causes import explains
+from netdiag.diagnosis.causes import NO_BACKENDS, Backends, explains
 from netdiag.diagnosis.finding import (
     Diagnosis,
     Finding,
@@ -46,7 +46,8 @@ def diagnose(run: Run) -> Diagnosis:
 def conclude(case: Case, judgements: Iterable[Judgement]) -> Diagnosis:
     """Fold consequences and twins, weigh them against what serves beside them, rank, and sum up."""
     judged = list(judgements)
-    apart = folded([j for j in judged if isinstance(j, Finding)])
+    backends = {endpoint.name: endpoint.backends for endpoint in case.plan.endpoints}
+    apart = folded([j for j in judged if isinstance(j, Finding)], backends)
     findings = ranked(weigh(case, name_family(fold_twins(ranked(apart), case.plan), judged)))
     return Diagnosis(
         verdict=_verdict(case, findings),
@@ -56,13 +57,13 @@ def conclude(case: Case, judgements: Iterable[Judgement]) -> Diagnosis:
     )
 
 
-def folded(findings: list[Finding]) -> list[Finding]:
+def folded(findings: list[Finding], backends: Backends = NO_BACKENDS) -> list[Finding]:
     """A finding that another explains becomes its consequence. A finding is folded under one cause only: the
     best-ranked; a consequence explains nothing further (its cause does)."""
-    causes = list(ranked([f for f in findings if not _explained(f, findings)]))
+    causes = list(ranked([f for f in findings if not _explained(f, findings, backends)]))
     out: dict[str, Finding] = {cause.id: cause for cause in causes}
     for finding in ranked([f for f in findings if f.id not in out]):
-        cause = next((c for c in causes if _reaches(c, finding, findings)), None)
+        cause = next((c for c in causes if _reaches(c, finding, findings, backends)), None)
         if cause is None or finding.role is FindingRole.NOTE:
             out[finding.id] = finding
             continue
@@ -71,11 +72,12 @@ def folded(findings: list[Finding]) -> list[Finding]:
     return list(out.values())
 
 
-def _explained(finding: Finding, findings: list[Finding]) -> bool:
-    return any(f.role is FindingRole.CAUSE and f.id != finding.id and explains(f, finding) for f in findings)
+def _explained(finding: Finding, findings: list[Finding], backends: Backends) -> bool:
+    others = (f for f in findings if f.role is FindingRole.CAUSE and f.id != finding.id)
+    return any(explains(other, finding, backends) for other in others)
 
 
-def _reaches(cause: Finding, finding: Finding, findings: list[Finding]) -> bool:
+def _reaches(cause: Finding, finding: Finding, findings: list[Finding], backends: Backends) -> bool:
     """``cause`` explains ``finding``, directly or through findings that it explains."""
     if cause.role is not FindingRole.CAUSE:
         return False
@@ -83,7 +85,7 @@ def _reaches(cause: Finding, finding: Finding, findings: list[Finding]) -> bool:
     while frontier:
         step = frontier.pop()
         for other in findings:
-            if other.id not in seen and explains(step, other):
+            if other.id not in seen and explains(step, other, backends):
                 if other.id == finding.id:
                     return True
                 seen.add(other.id)

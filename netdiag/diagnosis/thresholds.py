@@ -178,3 +178,35 @@ ends' and not this host's: a full table asks nobody where a packet goes. By chan
 PATIENT_ROUND_TRIPS = 4
 """Round trips of silence in one phase before the server is called silent: a lost packet alone costs up to three (RFC
 6298: an RTO of SRTT + 4 RTTVAR, and RTTVAR begins at half a round trip)."""
+
+RECEIVER_GONE_S = 10.0
+"""A standby without a WAL receiver for longer than this has not just lost one: it starts the next after 5 s
+(wal_retrieve_retry_interval), and a primary that restarts is back within the second 5."""
+
+RECEIVER_SILENT_S = 5.0
+"""A WAL receiver asks its sender for a sign of life after half of wal_receiver_timeout: an answer that is this much
+overdue has been lost on any path."""
+
+REPLICATION_LAG_S = 30.0
+"""WAL that is not replayed for this long is lag: as long as PostgreSQL by itself lets a query on a standby hold replay
+up (max_standby_streaming_delay)."""
+
+REPLICATION_HELD_S = 10.0
+"""Where time was short, this much of the wait must have been seen, and the last commit be as old as the rest: its age
+alone is as large after an idle hour of the primary, and as wrong as the two servers' clocks are apart. Replay that
+keeps up takes milliseconds."""
+
+REPLICATION_LAG_BYTES = 8192
+"""Least WAL that is worth a word: a page. An idle primary writes some hundred bytes a minute too, for no row."""
+
+IDLE_FORGOTTEN = 2
+"""Fewest idle connections that must be forgotten, none as idle being answered: one alone may have lost a path of its
+own that died meanwhile."""
+
+IDLE_RETRANSMITS = 3
+"""Retransmissions of the bytes after the silence, all unacknowledged, before it counts: with the first sending and a
+second connection that makes eight packets; 15 % loss each way takes all of them once in 28,000 times, 30 % once in
+220. What settles it is that a fresh connection is served in the same seconds."""
+
+IDLE_SILENCE_S = 3.0
+"""... over at least this long: what is away for a second or two is an interruption."""

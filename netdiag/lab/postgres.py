@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
 READY = "database system is ready to accept connections"
+READY_STANDBY = "database system is ready to accept read"  # "read only" up to PostgreSQL 13, "read-only" since
 PATIENCE_S = 60.0  # for a slow machine to start or stop a server; nothing is measured by it
 FAREWELL_S = 3.0  # a fast shutdown waits for clients that never said who they are, until authentication_timeout
 TRUST = ("host all all all trust",)
@@ -134,6 +135,28 @@ def postgres_server(
         shutil.rmtree(place, ignore_errors=True)
 
 
+@contextmanager
+def standby_of(primary: Server, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """A server that begins as a copy of ``primary`` and streams from it over the local socket.
+
+    ``primary`` must take replication there: hba=("local replication all trust", ...).
+    """
+    place = Path(tempfile.mkdtemp(prefix="netdiag-pg-"))
+    try:
+        _own(place)
+        data, port = place / "data", free_port(primary.host)
+        copy = [str(primary.binaries / "pg_basebackup"), "-D", str(data), "-R", "-X", "stream", "-c", "fast", "-N"]
+        _run([*copy, "-U", "postgres", "-h", str(primary.data.parent), "-p", str(primary.port)])
+        own = {"port": str(port), "unix_socket_directories": str(place), **(settings or {})}
+        server = _launch(place, primary.binaries, primary.host, port, own, ready=READY_STANDBY)
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
 def debian_binaries() -> Path | None:
     """The newest of Debian's versions, or None."""
     found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
@@ -225,27 +248,41 @@ def _start(
     settings: dict[str, str],
     launcher: Sequence[str],
 ) -> Server:
-    data, log = place / "data", place / "server.log"
+    data = place / "data"
     _run([str(binaries / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"])
     _write(data / "pg_hba.conf", "\n".join(("local all all trust", *hba)) + "\n")
     listening = {"listen_addresses": host, "port": str(port), "unix_socket_directories": str(place)}
     encrypted = _install_tls(data, tls) if tls is not None else {}
     chosen = {**_SETTINGS, **listening, **encrypted, **settings}
+    return _launch(place, binaries, host, port, chosen, launcher)
+
+
+def _launch(
+    place: Path,
+    binaries: Path,
+    host: str,
+    port: int,
+    settings: Mapping[str, str],
+    launcher: Sequence[str] = (),
+    ready: str = READY,
+) -> Server:
+    """Start a server on the files in ``place``; ``settings`` are added to its own."""
+    data, log = place / "data", place / "server.log"
     with (data / "postgresql.conf").open("a") as conf:
-        conf.writelines(f"{name} = '{setting}'\n" for name, setting in chosen.items())
+        conf.writelines(f"{name} = '{setting}'\n" for name, setting in settings.items())
     command = [*launcher, *_as_user(), str(binaries / "postgres"), "-D", str(data)]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=place)
     version = _run([str(binaries / "postgres"), "--version"]).split()[2]
     server = Server(host, port, binaries, data, log, process, version)
-    _await_ready(server)
+    _await_ready(server, ready)
     return server
 
 
-def _await_ready(server: Server) -> None:
+def _await_ready(server: Server, ready: str) -> None:
     """Its own log tells without a connection that would show in it."""
-    wait_while(lambda: server.process.poll() is None and READY not in server.log_text(), PATIENCE_S, every_s=0.02)
-    if server.process.poll() is not None or READY not in server.log_text():
+    wait_while(lambda: server.process.poll() is None and ready not in server.log_text(), PATIENCE_S, every_s=0.02)
+    if server.process.poll() is not None or ready not in server.log_text():
         text = server.log_text()
         server.stop()
         raise RuntimeError(f"PostgreSQL did not start:\n{text}")

@@ -16,6 +16,7 @@ from netdiag.report.reproduce import reproduce
 from probes.balancer import BalancerMeasurement, BalancerView, CheckedBackend
 from probes.database import DatabaseMeasurement, HeldSession, Phase, Waterfall
 from probes.host import HostMeasurement
+from probes.idle import IdleConnection, IdleMeasurement
 from probes.latency import LatencyMeasurement, LossCount, RttSummary
 from probes.loss import LossMeasurement
 from probes.model import Failure, Measurement, MeasurementOutcome, Outcome
@@ -23,6 +24,7 @@ from probes.mtu import DirectionMtu, MtuMeasurement
 from probes.names import DnsQuery, NamesMeasurement
 from probes.path import Hop, PathMeasurement
 from probes.ports import PortResult, PortsMeasurement, PortState
+from probes.replication import Look, ReplicationMeasurement, known_end
 from probes.routing import RoutingMeasurement
 
 Numbers = dict[str, str]  # measurement id -> "E1"
@@ -232,6 +234,42 @@ def _balancer_view(view: BalancerView) -> str:
         return f"the balancer's view: {', '.join(shown)} (n={len(view.servers)})"
     why = _why(view.failure) if view.failure else f"status {view.status}"
     return f"the balancer's view was not read ({why})"
+
+
+@describe.register
+def _idle(data: IdleMeasurement) -> str:
+    if data.failure is not None:
+        return f"no connection held: {_why(data.failure)}"
+    held = ", ".join(f"{duration(c.idle_s)} {_afterwards(c)}" for c in data.idle)
+    control = f"with keepalives {_afterwards(data.control)}" if data.control else None
+    fresh = f"fresh ones beside them: {_tally(str(c.end) for c in data.fresh)}" if data.fresh else None
+    manner = "sessions" if data.logged_in else "connections before login"
+    return "; ".join(part for part in (f"{manner} idle for {held} (n={len(data.idle)})", control, fresh) if part)
+
+
+def _afterwards(connection: IdleConnection) -> str:
+    resent = f" ({connection.retransmits} times sent again)" if connection.retransmits else ""
+    return f"{connection.end}{resent}"
+
+
+@describe.register
+def _replication(data: ReplicationMeasurement) -> str:
+    ended = f"ended by {_why(data.failure)}" if data.failure else None
+    refused = counted(len(data.refused), "question") + " refused" if data.refused else None
+    told = _look(data.looks[-1]) if data.looks else str(data.kind) if data.kind else None
+    looks = f"(n={counted(len(data.looks), 'look')})" if data.looks else None
+    return "; ".join(part for part in (" ".join(p for p in (told, looks) if p), refused, ended) if part)
+
+
+def _look(look: Look) -> str:
+    if look.standby is None:
+        fed = f", feeds {counted(len(look.senders), 'standby')}" if look.senders is not None else ""
+        return f"{'a primary' if look.in_recovery is False else 'of unknown role'}{fed}"
+    standby, end = look.standby, known_end(look)
+    receiver = {True: "a WAL receiver", False: "no WAL receiver", None: "a WAL receiver not told of"}[standby.receiving]
+    waits = f", {max(0, end - standby.replayed):,} bytes to replay" if end is not None and standby.replayed else ""
+    age = f", last commit {duration(standby.commit_age_s)} old" if standby.commit_age_s is not None else ""
+    return f"a standby with {receiver}{waits}{', replay paused' if standby.paused else ''}{age}"
 
 
 @describe.register

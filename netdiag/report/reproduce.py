@@ -110,7 +110,14 @@ def _database(measurement: Measurement[Any]) -> str:
     if not user:
         return _netdiag(measurement)
     settings = " ".join(f"{key}={_conninfo(text)}" for key, text in _settings(measurement, str(user)))
-    return _words("psql", settings, "-c", "SELECT 1")
+    return _words("psql", settings, "-c", _STATEMENTS[measurement.probe])
+
+
+_STATEMENTS = {
+    "database": "SELECT 1",
+    "replication": "SELECT pg_is_in_recovery(), pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn(), "
+    "(SELECT count(*) FROM pg_stat_wal_receiver) AS receivers, (SELECT count(*) FROM pg_stat_replication) AS senders",
+}
 
 
 def _settings(measurement: Measurement[Any], user: str) -> list[tuple[str, str]]:
@@ -178,13 +185,21 @@ def _host(measurement: Measurement[Any]) -> str:
     return "cat /proc/sys/net/netfilter/nf_conntrack_count /proc/sys/net/netfilter/nf_conntrack_max"
 
 
+def _idle(measurement: Measurement[Any]) -> str:
+    """psql sends keepalives where the system says so, and cannot tell an unacknowledged packet."""
+    seconds = measurement.options.get("seconds")
+    return f"{_netdiag(measurement)}{f' --set seconds={seconds:g}' if isinstance(seconds, int | float) else ''}"
+
+
 _COMMANDS: dict[str, Callable[[Measurement[Any]], str]] = {
     "latency": _latency,
     "loss": _latency,
     "names": _names,
     "ports": _ports,
     "database": _database,
+    "replication": _database,
     "routing": _routing,
     "balancer": _balancer,
     "host": _host,
+    "idle": _idle,
 }

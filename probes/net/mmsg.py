@@ -88,9 +88,11 @@ class Parcel:
     __slots__ = ("_held", "fields", "payload_at", "payload_bytes")
 
     def __init__(self, name: bytes, control: bytes, payload: bytes) -> None:
-        self._held = named, controlled, payload_buffer = Buffer(name), Buffer(control), Buffer(payload)
-        self.fields = (named.address, len(name), controlled.address if control else 0, len(control))
-        self.payload_at, self.payload_bytes = payload_buffer.address, len(payload)
+        control_at = len(name) + -len(name) % _ALIGNMENT
+        self._held = Buffer(name + bytes(control_at - len(name)) + control + payload)
+        address = self._held.address
+        self.fields = (address, len(name), address + control_at if control else 0, len(control))
+        self.payload_at, self.payload_bytes = address + control_at + len(control), len(payload)
 
 
 class Outbox:

@@ -6,6 +6,7 @@ Python's socket module lacks some constants of <linux/in.h> and <linux/in6.h>; t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import ipaddress
 import socket
@@ -22,9 +23,18 @@ _NO_TIME_S = 0.0
 
 
 @functools.lru_cache(maxsize=4096)
+def _parsed(address: str) -> tuple[socket.AddressFamily, bytes]:
+    """By the C library: a sweep has thousands of addresses, and Python's ipaddress takes ten times as long."""
+    host, zone, _ = address.partition("%")
+    for family in (socket.AF_INET6,) if zone else (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError, ValueError):
+            return family, socket.inet_pton(family, host)
+    raise ValueError(f"{address!r} is no IPv4 or IPv6 address")
+
+
 def family_of(address: str) -> socket.AddressFamily:
     """AF_INET or AF_INET6. Raises ValueError where ``address`` is not a literal address."""
-    return socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
+    return _parsed(address)[0]
 
 
 def canonical(address: str) -> str:
@@ -34,13 +44,14 @@ def canonical(address: str) -> str:
 
 def packed_address(address: str) -> bytes:
     """In network byte order, without a scope. Raises ValueError where ``address`` is not a literal address."""
-    return socket.inet_pton(family_of(address), address.partition("%")[0])
+    return _parsed(address)[1]
 
 
 def answers_from_elsewhere(address: str) -> bool:
     """A multicast group (RFC 1122 3.2.2.6), and 0.0.0.0 or ::, by which the kernel means this host itself."""
-    found = ipaddress.ip_address(address)
-    return found.is_multicast or found.is_unspecified
+    family, packed = _parsed(address)
+    multicast = packed[0] == 0xFF if family == socket.AF_INET6 else packed[0] >> 4 == 0xE
+    return multicast or not any(packed)
 
 
 def socket_address(address: str, port: int) -> tuple[Any, ...]:

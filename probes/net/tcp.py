@@ -74,10 +74,18 @@ def _prepared(request: HandshakeRequest) -> socket.socket:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(request.source_port != 0))
             sock.bind(("::" if sock.family == socket.AF_INET6 else "0.0.0.0", request.source_port))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if request.keepalive_s is not None:
+            _keep_alive(sock, request.keepalive_s)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _keep_alive(sock: socket.socket, interval_s: int) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, interval_s)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval_s)
 
 
 async def _connected(

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 START = datetime(2024, 1, 25, 3, 0, 0, tzinfo=UTC)
 
 
-TURNS = 4  # of the event loop, for everybody who is about to sleep as well
+TURNS = 8  # of the event loop, for everybody who is about to sleep as well
 
 
 class FakeClock:
@@ -21,6 +21,10 @@ class FakeClock:
         self._serial = itertools.count()
         self.wall_step = timedelta(0)  # a test may step the wall clock; no duration may change
 
+    async def _turns(self) -> None:
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+
     def monotonic(self) -> float:
         return self.now
 
@@ -31,10 +35,9 @@ class FakeClock:
         mine = (self.now + max(0.0, seconds), next(self._serial))
         self._sleepers.add(mine)
         try:
-            for _ in range(TURNS):
-                await asyncio.sleep(0)
-            while min(self._sleepers) != mine:  # noqa: ASYNC110 - no event says that all the others sleep
-                await asyncio.sleep(0)
+            await self._turns()
+            while min(self._sleepers) != mine:  # no event says that all the others sleep
+                await self._turns()
             self.now = max(self.now, mine[0])
         finally:
             self._sleepers.remove(mine)

@@ -39,11 +39,11 @@ def test_open_and_closed(family):
 def test_dropped_port_and_a_control_that_answers():
     with chain() as made, made.listening(PORT):
         made.filter(made.router(1), "forward", "tcp dport 5432 counter drop")
-        measurement = ask(made, options=PortsOptions(attempts=3, timeout_s=0.5))
+        measurement = ask(made, options=PortsOptions(attempts=3, spread=8, timeout_s=0.5))
         listed = made.router(1).run("nft", "list", "table", "inet", "t_forward")
     assert states(measurement) == [PortState.SILENT, PortState.RESET]
-    assert [port.attempts for port in measurement.ports] == [3, 1]
-    assert "packets 3 " in listed
+    assert [port.attempts for port in measurement.ports] == [3 + 8, 1]
+    assert "packets 11 " in listed
     assert host_answers(measurement)
 
 

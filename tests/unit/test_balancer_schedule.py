@@ -35,6 +35,8 @@ HEALTHY = {
     "latency-tcp": made.latency([0.01] * 10),
     "latency-icmp": made.latency([0.01] * 20, method="icmp"),
     "mtu": made.mtu(),
+    "replication": made.measured("replication", made.target(), None),
+    "idle": made.measured("idle", made.target(), None),
     "loss-tcp": made.latency([0.01] * 10),
     "path": made.path(["192.0.2.254"]),
     "loss-icmp": made.latency([0.01] * 10, method="icmp"),

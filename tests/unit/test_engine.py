@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+
+import pytest
 
 from netdiag.diagnosis.causes import CONSEQUENCES
 from netdiag.diagnosis.engine import conclude, folded, ranked
@@ -55,6 +58,36 @@ def test_a_balancers_loss_explains_a_failing_check_only_where_it_does_not_fail_f
 def test_the_same_codes_at_two_addresses_are_two_causes() -> None:
     out = folded([finding("db.unresponsive", "198.51.100.8"), finding("mtu.black-hole")])
     assert {f.role for f in out} == {FindingRole.CAUSE}
+
+
+@pytest.mark.parametrize("code", ["link.loss", "bgp.flapping"])
+def test_the_way_to_a_backend_explains_a_balancer_without_one(code: str) -> None:
+    def roles(place: str, backends: tuple[str, ...]) -> FindingRole:
+        cause = replace(finding(code), subject=Subject(endpoint=place, address="198.51.100.9"))
+        closed = replace(finding("lb.backend-down"), subject=Subject(endpoint="ysql", address="198.51.100.7"))
+        return by_code(folded([cause, closed], {"ysql": backends}))["lb.backend-down"].role
+
+    assert roles("db-west", ("db-east", "db-west")) is FindingRole.CONSEQUENCE
+    assert roles("db-west", ("db-east",)) is FindingRole.CAUSE  # none of its backends
+    assert roles("ysql", ("db-east", "db-west")) is FindingRole.CAUSE  # the client's own way to the balancer
+
+
+@pytest.mark.parametrize(
+    ("place", "direction", "role"),
+    [
+        ("db-west", "from-target", FindingRole.CONSEQUENCE),
+        ("db-west", None, FindingRole.CAUSE),  # small packets are lost on the way to the balancer
+        ("db-else", "from-target", FindingRole.CAUSE),  # a black hole of another way
+        ("ysql", "from-target", FindingRole.CAUSE),  # of that very way: a limit loses all, loss some
+    ],
+)
+def test_a_black_hole_before_one_backend_explains_large_transfers_that_stall_at_the_balancer(
+    place: str, direction: str | None, role: FindingRole
+) -> None:
+    hole = replace(finding("mtu.black-hole"), subject=Subject(endpoint=place, address="198.51.100.9"))
+    some = Subject(endpoint="ysql", address="198.51.100.7", direction=direction)
+    out = by_code(folded([hole, replace(finding("link.loss"), subject=some)], {"ysql": ("db-east", "db-west")}))
+    assert out["link.loss"].role is role
 
 
 def test_a_chain_is_folded_under_its_root() -> None:

@@ -90,6 +90,8 @@ ANSWERS = {
     "database": made.database([made.waterfall()]),
     "latency-tcp": made.latency([0.01] * 10),
     "mtu": made.mtu(),
+    "replication": made.measured("replication", made.target(), None),
+    "idle": made.measured("idle", made.target(), None),
 }
 
 

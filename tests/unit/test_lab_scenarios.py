@@ -97,7 +97,7 @@ def test_a_scenario_is_read_with_its_draws_in_place() -> None:
         ('loss = "$loss"', 'loss = "$lost"', "one.toml: $lost is not drawn; there are loss, place"),
         ('verdict = "critical"', "", "one.toml: expect.verdict is missing"),
         ('verdict = "critical"', 'verdict = "bad"', "one.toml: expect.verdict: must be one of healthy"),
-        ('may = ["db.unresponsive"]', 'may = ["lb.backend-down"]', "one.toml: expect.may: lb.backend-down is no"),
+        ('may = ["db.unresponsive"]', 'may = ["db.tls-invalid"]', "one.toml: expect.may: db.tls-invalid is no"),
         ('may = ["db.unresponsive"]', 'must_not = ["firewall.drop"]', "one.toml: expect.must_not: firewall.drop is"),
         ('may = ["db.unresponsive"]', 'must_not = ["db.slow"]\nmay = ["db.slow"]', "expect.must_not: db.slow is"),
         ('endpoint = "$place"', 'endpont = "$place"', "one.toml: expect.must[0].endpont: unknown key; did you mean"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import random
+import socket
 import struct
 
 import pytest
@@ -14,7 +16,7 @@ from probes.net.certificate import CertificateNames, certificate_facts, dns_name
 from probes.net.engine.moment import Moment, round_trip
 from probes.net.pacing import Pacer, Pacing
 from probes.net.resolver import parse_resolver_config, read_resolver_config
-from probes.net.sockets import canonical, family_of, socket_address
+from probes.net.sockets import answers_from_elsewhere, canonical, family_of, packed_address, socket_address
 from probes.net.tcpinfo import parse_tcp_info
 from tests.fakes.clock import FakeClock
 
@@ -229,6 +231,25 @@ def test_the_best_clock_that_can_be_true_times_an_echo(transmit, wall, receive, 
     found, by = round_trip(Moment(5.0, wall), Moment(5.02, wall + 20_000_000), transmit, receive)
     assert found == pytest.approx(rtt)
     assert by is source
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_addresses_are_read_as_ipaddress_reads_them(seed):
+    draw = random.Random(seed)
+    packed = [draw.randbytes(draw.choice([4, 16])) for _ in range(200)]
+    packed += [bytes(4), bytes(16), b"\xe0" + draw.randbytes(3), b"\xff" + draw.randbytes(15)]
+    for address in map(ipaddress.ip_address, packed):
+        assert packed_address(str(address)) == address.packed
+        assert (family_of(str(address)) == socket.AF_INET6) == (address.version == 6)
+        assert answers_from_elsewhere(str(address)) == (address.is_multicast or address.is_unspecified)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1.2.3", "01.2.3.4", "1.2.3.4%lo", "::1::", "1.2.3.4\0", "db.example", "\u0661.2.3.4"]
+)
+def test_what_is_no_literal_address_is_refused(text):
+    with pytest.raises(ValueError, match="address"):
+        family_of(text)
 
 
 def test_addresses_compare_as_the_kernel_prints_them():

@@ -25,6 +25,8 @@ ANSWERS = {
     "latency-tcp": made.latency([0.01] * 10),
     "latency-icmp": made.latency([0.01] * 20, method="icmp"),
     "mtu": made.mtu(),
+    "replication": made.measured("replication", made.target(), None),
+    "idle": made.measured("idle", made.target(), None),
     "path": made.path(["192.0.2.254", None, "192.0.2.3"], end=Outcome.ANSWERED),
     "routing": made.measured("routing", made.target(), NETWORKS),
 }

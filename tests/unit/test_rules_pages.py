@@ -7,9 +7,9 @@ from importlib.resources import files
 
 import pytest
 
-from netdiag.diagnosis.rules import balancer, database, firewall
+from netdiag.diagnosis.rules import balancer, database, firewall, idle, replication
 
-RULES = (*database.RULES, *firewall.RULES, *balancer.RULES)
+RULES = (*database.RULES, *firewall.RULES, *balancer.RULES, *idle.RULES, *replication.RULES)
 HEADINGS = [
     "What it means",
     "What looks like it",

@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 
 from netdiag.evidence import Evidence
-from netdiag.plan.model import Baseline, Plan
-from netdiag.schedule import Request, Schedule, ScheduleSettings
+from netdiag.plan.model import Baseline, Credentials, Plan
+from netdiag.schedule import IDLE_AFTERWARDS_S, Request, Schedule, ScheduleSettings
 from probes.database import Phase
-from probes.model import Measurement, Outcome
+from probes.idle import LOGIN_AFTER_S
+from probes.model import Measurement, Outcome, Secret
 from probes.names import DnsQuery, Record
 from tests.fakes import evidence as made
 
@@ -49,6 +50,8 @@ HEALTHY = {
     "latency-tcp": made.latency([0.01] * 10),
     "latency-icmp": made.latency([0.01] * 20, method="icmp"),
     "mtu": made.mtu(),
+    "replication": made.measured("replication", made.target(), None),
+    "idle": made.measured("idle", made.target(), None),
     "path": made.path(["192.0.2.254"], end=Outcome.ANSWERED),
     "loss-tcp": made.latency([0.01] * 10),
     "loss-icmp": made.latency([0.01] * 10),
@@ -60,7 +63,34 @@ def of_kinds(asked: list[str]) -> list[str]:
 
 
 def test_a_healthy_database_is_asked_in_order_and_only_lightly() -> None:
-    assert of_kinds(walk(a_plan(), HEALTHY)) == ["ports", "database", "latency-tcp", "mtu"]
+    assert of_kinds(walk(a_plan(), HEALTHY)) == ["ports", "database", "latency-tcp", "mtu", "replication"]
+
+
+@pytest.mark.parametrize(
+    ("role", "attempts", "credentials", "asked"),
+    [
+        ("replica", [made.waterfall()], True, 1),
+        ("database", [made.waterfall()], True, 1),
+        ("primary", [made.waterfall(failed=Phase.STARTUP), made.waterfall()], True, 1),
+        ("replica", [made.waterfall(failed=Phase.STARTUP)], True, 0),
+        ("replica", [made.waterfall(last=Phase.SSL_REQUEST)], False, 0),
+        ("load-balancer", [made.waterfall()], True, 0),
+    ],
+)
+def test_a_server_is_asked_about_its_replication_after_a_login(role, attempts, credentials, asked) -> None:
+    answers = HEALTHY | {"database": made.database(attempts, credentials=credentials)}
+    assert of_kinds(walk(a_plan(role=role), answers)).count("replication") == asked
+
+
+def test_replication_is_asked_with_the_applications_own_login() -> None:
+    credentials = Credentials(user="app", password=Secret("x"), dbname="d", sslmode="verify-ca", sslrootcert="/ca.pem")
+    stepper, evidence, options = schedule(a_plan(credentials=credentials)), Evidence(()), None
+    while requests := stepper.next(evidence, 0.0):
+        evidence = evidence.plus(*(answer(r, HEALTHY[r.id.split("/")[1]]) for r in requests))
+        options = next((r.options for r in requests if r.probe == "replication"), options)
+    assert options is not None
+    assert (options.user, options.password, options.dbname) == ("app", Secret("x"), "d")
+    assert (options.sslmode, options.ssl_root_certificate) == ("verify-ca", "/ca.pem")
 
 
 def test_a_name_is_resolved_before_its_addresses_are_asked() -> None:
@@ -183,7 +213,7 @@ def test_large_replies_are_asked_for_without_an_ssl_request_too() -> None:
 def test_icmp_that_is_never_answered_is_not_a_question_about_loss() -> None:
     silent = made.latency([None] * 20, method="icmp")
     asked = of_kinds(walk(a_plan(), HEALTHY | {"latency-icmp": silent}, icmp=True))
-    assert asked == ["latency-icmp", "ports", "database", "latency-tcp", "mtu"]
+    assert asked == ["latency-icmp", "ports", "database", "latency-tcp", "mtu", "replication"]
 
 
 def test_a_path_follows_only_where_the_baseline_is_exceeded() -> None:
@@ -198,7 +228,8 @@ def test_a_path_follows_only_where_the_baseline_is_exceeded() -> None:
 def test_sampling_goes_on_until_the_watch_ends_and_holds_a_session_where_it_may() -> None:
     asked = walk(a_plan(), HEALTHY, watch_s=20.0, icmp=True)
     assert of_kinds(asked)[:5] == ["latency-icmp", "ports", "database", "latency-tcp", "mtu"]
-    assert set(of_kinds(asked)[5:]) == {"latency-icmp", "database"}
+    assert set(of_kinds(asked)[5:7]) == {"replication", "idle"}
+    assert set(of_kinds(asked)[7:]) == {"latency-icmp", "database"}
     assert 3 <= of_kinds(asked)[5:].count("database") <= 4
 
 
@@ -210,11 +241,46 @@ def test_without_credentials_sampling_uses_handshakes() -> None:
 def test_the_first_verdict_is_due_once_all_but_the_sampling_is_in() -> None:
     stepper, evidence = schedule(a_plan(), watch_s=35.0), Evidence(())
     while requests := stepper.next(evidence, 1.0):
-        if any(request.sampling for request in requests):
+        if all(request.sampling for request in requests):
             break
         assert not stepper.settled(evidence)
         evidence = evidence.plus(*(answer(r, HEALTHY[r.id.split("/")[1]]) for r in requests))
     assert stepper.settled(evidence)
+
+
+def idle_options(plan: Plan, answers=HEALTHY, *, watch_s: float, elapsed_s: float):
+    """Those that the idle probe is asked with, each step of the run being taken at ``elapsed_s``."""
+    stepper, evidence = schedule(plan, watch_s=watch_s), Evidence(())
+    for _ in range(6):
+        requests = stepper.next(evidence, elapsed_s)
+        asked = [request for request in requests if request.probe == "idle"]
+        if asked:
+            assert all(request.sampling for request in asked), "the first verdict does not wait for it"
+            return asked[0].options
+        evidence = evidence.plus(*(answer(r, answers[r.id.split("/")[1]]) for r in requests))
+    return None
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_connections_are_held_idle_as_long_as_the_watch_has_time(seed) -> None:
+    rng = random.Random(seed)
+    watch, elapsed = rng.uniform(30.0, 45.0), rng.uniform(0.0, 10.0)
+    options = idle_options(a_plan(), watch_s=watch, elapsed_s=elapsed)
+    assert options.seconds == pytest.approx(watch - elapsed - IDLE_AFTERWARDS_S, abs=0.1)
+    assert options.user == "app"
+    assert idle_options(a_plan(), watch_s=500.0, elapsed_s=0.0).seconds == LOGIN_AFTER_S
+
+
+def test_nothing_is_held_idle_without_a_watch_or_where_its_time_is_too_short() -> None:
+    assert idle_options(a_plan(), watch_s=0.0, elapsed_s=0.0) is None
+    assert idle_options(a_plan(), watch_s=35.0, elapsed_s=25.0) is None
+
+
+def test_nothing_is_held_idle_where_no_postgresql_answers_and_no_refused_login_is_tried_again() -> None:
+    mute = HEALTHY | {"database": made.database([made.waterfall(failed=Phase.SSL_REQUEST)])}
+    refused = HEALTHY | {"database": made.database([made.waterfall(failed=Phase.STARTUP)])}
+    assert idle_options(a_plan(), mute, watch_s=35.0, elapsed_s=3.0) is None
+    assert idle_options(a_plan(), refused, watch_s=35.0, elapsed_s=3.0).user is None
 
 
 def test_every_request_is_given_once() -> None:

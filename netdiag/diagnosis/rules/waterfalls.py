@@ -161,15 +161,15 @@ def _said_nothing(waterfall: Waterfall) -> bool:
     return all(t.phase is Phase.TCP or t.outcome is not Outcome.ANSWERED for t in waterfall.phases)
 
 
-def login_check(place: Place) -> str:
+def login_check(place: Place, probe: str = "database") -> str:
     """The command that connects as the application does; without a user it stops after TLS. Holds no password."""
     credentials = place.endpoint.credentials
     if credentials is None or credentials.user is None:
-        return place.command("database")
+        return place.command(probe)
     where = at(place.endpoint.host, place.port)
     dbname = f"/{quote(credentials.dbname, safe='')}" if credentials.dbname else ""
     dsn = f"postgresql://{quote(credentials.user, safe='')}@{where}{dbname}?sslmode={credentials.sslmode}"
-    return shlex.join(("netdiag", "probe", "database", dsn))
+    return shlex.join(("netdiag", "probe", probe, dsn))
 
 
 # One question asked of all attempts

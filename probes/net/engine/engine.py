@@ -105,7 +105,8 @@ class _Session:
     def __init__(self, channel: EchoChannel, clock: Clock, pacing: Pacing, stamping: Stamping) -> None:
         self._channel, self._clock, self._pacing = channel, clock, pacing
         self._loop = asyncio.get_running_loop()
-        self._warm_up = self._loop.create_task(stamping.in_force())
+        self._stamped = asyncio.Event()
+        self._warm_up = self._loop.create_task(self._warm(stamping))
         self._flight = Flight()
         self._running: dict[int, _Running] = {}
         self._due: list[tuple[float, int]] = []  # heap of (next echo, series)
@@ -118,9 +119,17 @@ class _Session:
         self._eager = False
         self._read_at_once(eager=True)
 
+    async def _warm(self, stamping: Stamping) -> None:
+        try:
+            await stamping.in_force()
+        finally:
+            self._stamped.set()  # also after a failure: every series waits for it
+
     async def stamping(self) -> None:
-        """Until no echo of ours goes unstamped. A series that is given up meanwhile does not take the others' wait."""
-        await asyncio.shield(self._warm_up)
+        """Until no echo of ours goes unstamped. Raises what came in between."""
+        await self._stamped.wait()
+        if self._warm_up.done() and not self._warm_up.cancelled():
+            self._warm_up.result()
 
     def add(self, series: Series) -> asyncio.Future[EchoSeries]:
         running = self._running[series.number] = _Running(series, self._letter(series))

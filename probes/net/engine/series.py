@@ -57,8 +57,8 @@ class Series:
         check_count(request)
         self.request, self.due, self.number = request, start, number
         self.source = None if answers_from_elsewhere(request.address) else packed_address(request.address)
-        self.token = chance.randbytes(min(TOKEN_BYTES, request.payload_bytes))
-        self.payload = self.token + chance.randbytes(request.payload_bytes - len(self.token))
+        self.payload = chance.randbytes(request.payload_bytes)
+        self.token = self.payload[:TOKEN_BYTES]
         self.probes: list[Probe] = []
         self.reordered = 0
         self._chance, self._start = chance, start
