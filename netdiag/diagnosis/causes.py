@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from netdiag.diagnosis.finding import Finding, Subject
+from netdiag.diagnosis.finding import Finding, Severity, Subject
 from netdiag.diagnosis.thresholds import CERTAIN
 
 Backends = Mapping[str, Collection[str]]
@@ -75,6 +75,8 @@ ON_THE_WAY_TO_A_BACKEND = frozenset(
         ("mtu.black-hole", "link.loss"),
     }
 )
+# What waits for a backend behind a queue waits at the balancer, which acknowledges in its stead; but it serves some.
+SLOW_BEHIND_A_BALANCER = frozenset({("link.congestion", "db.slow"), ("link.congestion", "db.unresponsive")})
 LARGE_PACKETS_ONLY = frozenset({("mtu.black-hole", "link.loss")})  # such a loss is told of one direction
 # What this host drops of its own packets it drops whatever the place, but only what is certain explains everything.
 EVERYWHERE_IF_CERTAIN = frozenset({"host.conntrack-full"})
@@ -83,6 +85,10 @@ EVERYWHERE_IF_CERTAIN = frozenset({"host.conntrack-full"})
 def explains(cause: Finding, other: Finding, backends: Backends = NO_BACKENDS) -> bool:
     """``backends``: the names of the endpoints behind each balancer."""
     pair = cause.code, other.code
+    if other.code in cause.beside:
+        return False
+    if pair in SLOW_BEHIND_A_BALANCER and cause.subject.endpoint in backends.get(other.subject.endpoint or "", ()):
+        return other.severity is not Severity.CRITICAL
     if pair in ONLY_IN_DOUBT and other.confidence is not None:
         return False
     if pair in NEVER_WHEN_CERTAIN and other.confidence is not None and other.confidence >= CERTAIN:

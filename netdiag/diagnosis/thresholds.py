@@ -161,6 +161,16 @@ QUEUE_RAMP = 8
 """... or this many samples in one rise or fall across the range. Eight of independent delays come in order twice in
 40,320, and with a jump in their midst once in 160; both seldom pass the test of neighbours as well."""
 
+QUEUE_STROKES = 0.4
+"""Answers that keep to the strokes of one clock as well as this wait for it (simulated: 0.55 and more in nine of ten),
+not in a queue (0.3 at most in a thousand)."""
+
+QUEUE_EMPTY_SHARE = 0.1
+"""Of the samples, and RTT_SAMPLES of them, that lie at the floor where a queue was seen empty; ..."""
+
+QUEUE_EMPTY_S = 0.002
+"""... within this: less than two large packets' time at 10 Mbit/s, so that a queue has no level to rest on there."""
+
 QUEUE_LOSSES = 5
 """Losses before their round trips are compared with the rest: of five, one by chance does not decide."""
 

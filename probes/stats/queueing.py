@@ -6,9 +6,10 @@ between. A queue of many packets can neither appear nor vanish between two sampl
 
 from __future__ import annotations
 
+from cmath import exp
 from collections.abc import Sequence
 from itertools import pairwise
-from math import comb, sqrt
+from math import comb, pi, sqrt
 
 from probes.model import value
 from probes.stats.compare import change_points
@@ -16,6 +17,9 @@ from probes.stats.summaries import mean, nearest_rank
 
 _ACROSS = 0.5  # of the range: less is a wobble on one level
 _MOST_IN_ONE_STEP = 0.4  # of a rise: more is a jump with some jitter at both ends
+_TOGETHER = 0.2  # of the gap between two sendings: answers that come closer were let go together
+_STROKES_PER_S = tuple(1.4 + 0.05 * n for n in range(213))  # waits of 80 to 700 ms
+_STROKE_SAMPLES = 40  # fewer follow a clock by chance, or while a queue builds up evenly
 
 Series = Sequence[float | None]  # in the order of sending; None: no round-trip time
 
@@ -55,6 +59,39 @@ def swing(parts: Sequence[Series], *, edge: float = 0.2) -> Swing | None:
         turning_chance=_turning_chance(runs, values[0] + margin, top - margin),
         ramp=max(_ramp(run, sign, top - values[0]) for run in runs for sign in (1, -1)),
     )
+
+
+def cut_at_releases(part: Series, sent: Sequence[float]) -> list[list[float | None]]:
+    """Apart where an answer comes with the one before it: something stood still and let go of both (a paused machine, a
+    radio that roams), so that they tell of one moment. A queue's answers keep apart by what else goes through it."""
+    pieces: list[list[float | None]] = [[]]
+    before: tuple[float, float] | None = None
+    for rtt, at in zip(part, sent, strict=True):
+        if rtt is not None:
+            if before and at + rtt - sum(before) < _TOGETHER * (at - before[0]):
+                pieces.append([])
+            before = at, rtt
+        pieces[-1].append(rtt)
+    return pieces
+
+
+def strokes(parts: Sequence[Series], sent: Sequence[Sequence[float]]) -> float:
+    """How well answers keep to the strokes of one clock, as where they wait for a radio or a machine to wake: 0 to 1,
+    less what the sending itself keeps to it. Squared resultants of the phases (Rayleigh 1919), each part on its own."""
+    known = [
+        [(at, at + rtt) for rtt, at in zip(part, times, strict=True) if rtt is not None]
+        for part, times in zip(parts, sent, strict=True)
+    ]
+    total = sum(map(len, known))
+    if total < _STROKE_SAMPLES:
+        return 0.0
+    scores = (sum(_kept(part, rate, 1) - _kept(part, rate, 0) for part in known) / total for rate in _STROKES_PER_S)
+    return max(scores)
+
+
+def _kept(part: Sequence[tuple[float, float]], rate: float, which: int) -> float:
+    phases = sum(exp(2j * pi * rate * times[which]) for times in part)
+    return abs(phases) ** 2 / len(part) if part else 0.0
 
 
 def _turning_chance(runs: Sequence[Sequence[float]], low: float, high: float) -> float:
@@ -149,8 +186,23 @@ def losses_when_slow(parts: Sequence[Series]) -> Losses | None:
     )
 
 
+def losses_when_quick(parts: Sequence[Series], limit: float) -> tuple[int, int]:
+    """Lost and sent of the packets whose nearest answers before and after, in the same part, took no more: a queue that
+    is longer than the gaps between samples loses none of these."""
+    fates = [part[n] is None for part in parts for n in range(1, len(part) - 1) if _is_quick(part, n, limit)]
+    return sum(fates), len(fates)
+
+
+def _is_quick(part: Series, index: int, limit: float) -> bool:
+    near = _nearest(part, index)
+    return all(rtt is not None and rtt <= limit for rtt in near)
+
+
 def _beside(part: Series, index: int) -> float | None:
     """The mean of the nearest round-trip times on both sides, where there are any."""
+    return mean([rtt for rtt in _nearest(part, index) if rtt is not None])
+
+
+def _nearest(part: Series, index: int) -> tuple[float | None, float | None]:
     before = next((rtt for rtt in reversed(part[:index]) if rtt is not None), None)
-    after = next((rtt for rtt in part[index + 1 :] if rtt is not None), None)
-    return mean([rtt for rtt in (before, after) if rtt is not None])
+    return before, next((rtt for rtt in part[index + 1 :] if rtt is not None), None)

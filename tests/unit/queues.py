@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from random import Random
+from typing import TypeVar
+
+T = TypeVar("T")
 
 BASE_S = 0.05
 PARTS = (20, 25, 25, 25, 25)  # as a run's echoes come
 COUNT, INTERVAL_S = sum(PARTS), 0.2
+SENT = [INTERVAL_S * (n + Random(n).uniform(-0.1, 0.1)) for n in range(sum(PARTS))]  # as the sampler does
 
 
 def arrivals(draw: Random, packets_per_s: float, seconds: float, loads: tuple[float, float]) -> Iterator[float]:
@@ -26,10 +30,11 @@ def bottleneck(draw: Random, loads: tuple[float, float]) -> list[float]:
     """Of probes through an M/D/1 queue (Lindley 1952) with a buffer of 150 to 400 ms that drops what does not fit."""
     rate = draw.uniform(100.0, 400.0)  # packets per second
     buffer_s = draw.uniform(0.15, 0.4)
-    backlog, last, rtts = 0.0, 0.0, []
+    rtts: list[float] = []
+    backlog = last = 0.0
     for now in arrivals(draw, rate, (COUNT + 1) * INTERVAL_S, loads):
-        while len(rtts) < COUNT and len(rtts) * INTERVAL_S < now:
-            waited = max(0.0, backlog - (len(rtts) * INTERVAL_S - last))
+        while len(rtts) < COUNT and SENT[len(rtts)] < now:
+            waited = max(0.0, backlog - max(0.0, SENT[len(rtts)] - last))
             rtts.append(BASE_S + waited + draw.uniform(0, 0.001))
         backlog = max(0.0, backlog - (now - last))
         if backlog + 1 / rate <= buffer_s:
@@ -93,6 +98,53 @@ def _gamma(draw: Random) -> float:
     return draw.gammavariate(1.5, 0.025)
 
 
+def _wakes_up(draw: Random) -> list[float]:
+    """A radio that saves power: an answer waits for the next stroke of its clock."""
+    period, phase = draw.uniform(0.09, 0.6), draw.random()
+    return [BASE_S + period - (at + phase * period) % period + draw.uniform(0, 0.002) for at in SENT]
+
+
+def _stands_still(draw: Random) -> list[float]:
+    """A machine that is paused, or a radio that roams, and then answers everything at once."""
+    stops = [(draw.uniform(0, SENT[-1]), draw.uniform(0.3, 1.5)) for _ in range(draw.randint(1, 12))]
+    held = [
+        max([0.0] + [start + length - at for start, length in stops if start <= at < start + length]) for at in SENT
+    ]
+    return [BASE_S + max(0.0, wait) + draw.uniform(0, 0.003) for wait in held]
+
+
+def _contended(draw: Random) -> list[float]:
+    """A processor or a channel that others want at times: delays in bouts, each on its own."""
+    rtts: list[float] = []
+    busy = False
+    for _ in SENT:
+        busy = busy != (draw.random() < 0.1)
+        rtts.append(BASE_S + (draw.expovariate(1 / 0.03) if busy else draw.uniform(0, 0.002)))
+    return rtts
+
+
+def _sent_again(draw: Random) -> list[float]:
+    """A radio frame that is sent again, with a wait that doubles each time."""
+    rtts: list[float] = []
+    bad = False
+    for _ in SENT:
+        bad = draw.random() < 0.4 if draw.random() < 0.15 else bad
+        tries = next((n for n in range(7) if draw.random() > (0.6 if bad else 0.1)), 7)
+        rtts.append(BASE_S + sum(draw.uniform(0.0, 0.002 * 2**k) for k in range(tries + 1)))
+    return rtts
+
+
+def _many_levels(draw: Random) -> list[float]:
+    """Several equal ways, and now and then another of them."""
+    levels, chance = [draw.uniform(0, 0.15) for _ in range(draw.randint(3, 8))], draw.uniform(0.03, 0.5)
+    rtts: list[float] = []
+    level = levels[0]
+    for _ in SENT:
+        level = draw.choice(levels) if draw.random() < chance else level
+        rtts.append(BASE_S + level + draw.gammavariate(1.5, 0.002))
+    return rtts
+
+
 NO_QUEUE: dict[str, Callable[[Random], list[float]]] = {
     "uniform jitter": _independent(lambda draw: draw.uniform(0, 0.06)),
     "gamma jitter": _independent(_gamma),
@@ -103,10 +155,25 @@ NO_QUEUE: dict[str, Callable[[Random], list[float]]] = {
     "a route that flaps": _levels(_small, _flapping),
     "a route that flaps, with jitter": _levels(lambda draw: draw.gammavariate(1.5, 0.006), _flapping),
     "a light load": lightly_loaded,
+    "a radio that saves power": _wakes_up,
+    "a machine that stands still": _stands_still,
+    "bouts of contention": _contended,
+    "a radio that sends again": _sent_again,
+    "several ways": _many_levels,
 }
 
 
-def in_parts(rtts: list[float]) -> list[list[float]]:
+def lossy(draw: Random, rtts: list[float], share: float, stays: float = 0.0) -> list[float | None]:
+    """Loses that share, at random or in bursts (Gilbert 1960)."""
+    out: list[float | None] = []
+    bad = False
+    for rtt in rtts:
+        bad = draw.random() < (stays if bad and stays else share * (1 - stays) if stays else share)
+        out.append(None if bad else rtt)
+    return out
+
+
+def in_parts(rtts: Sequence[T]) -> list[Sequence[T]]:
     """As a run has them: samples of two measurements are no neighbours."""
     parts, start = [], 0
     for size in PARTS:
