@@ -179,7 +179,8 @@ def _alike(way: Way, twin: Way) -> bool:
     """Floors and medians, by each method, within what is a delay at all."""
     pairs = [(way.of(method), twin.of(method)) for method in _METHODS]
     figures = [(a.figures, b.figures) for a, b in pairs if a and b]
-    return all(abs(x - y) <= RTT_MARGIN_S for a, b in figures for x, y in zip(a, b, strict=True))
+    near = all(abs(x - y) <= RTT_MARGIN_S for a, b in figures for x, y in zip(a, b, strict=True))
+    return bool(figures) and near
 
 
 def _is_critical(way: Way, normal: float | None) -> bool:
