@@ -57,6 +57,20 @@ def filling(draw: Random) -> list[float]:
     return [BASE_S + min(top, start + slope * n) + draw.uniform(0, 0.006) for n in range(20)]
 
 
+def on_and_off(draw: Random, least_s: float, most_s: float) -> list[float]:
+    """A queue that long, filled and drained by a load that comes for some seconds and goes, of any surplus."""
+    buffer_s, surplus, drain = draw.uniform(least_s, most_s), draw.uniform(0.05, 1.0), draw.uniform(0.2, 1.0)
+    on, period = draw.uniform(0.5, 10.0), draw.uniform(10.5, 20.0)
+    waited, now, rtts = 0.0, -draw.uniform(0, period), list[float]()
+    while len(rtts) < COUNT:
+        if now >= SENT[len(rtts)]:
+            rtts.append(BASE_S + waited + draw.uniform(0, 0.002))
+            continue
+        waited = min(buffer_s, max(0.0, waited + 0.005 * (surplus if now % period < on else -drain)))
+        now += 0.005
+    return rtts
+
+
 def _independent(jitter: Callable[[Random], float]) -> Callable[[Random], list[float]]:
     return lambda draw: [BASE_S + jitter(draw) for _ in range(COUNT)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import timedelta
 from random import Random
 
 import pytest
@@ -12,6 +13,7 @@ from netdiag.diagnosis.engine import conclude, folded
 from netdiag.diagnosis.finding import Finding, FindingRole, NotMeasured, RuledOut, Severity
 from netdiag.diagnosis.rules import congestion, link
 from netdiag.plan.model import Baseline
+from probes.database import HeldExchange, HeldSession
 from probes.model import Outcome
 from tests.fakes import evidence as ev
 from tests.unit.queues import NO_QUEUE, PARTS, congested, filling, in_parts
@@ -29,16 +31,41 @@ def first(path, wanted=True):
 def echoes(rtts):
     """As a run has them, in measurements of their own."""
     parts = in_parts(rtts)
-    return [ev.latency(part, method="icmp", ordinal=number) for number, part in enumerate(parts, start=1)]
+    measured = [ev.latency(part, method="icmp", ordinal=number) for number, part in enumerate(parts, start=1)]
+    return [later(m, 0.2 * sum(PARTS[:number])) for number, m in enumerate(measured)]
+
+
+def later(measurement, seconds):
+    return dataclasses.replace(measurement, started=measurement.started + timedelta(seconds=seconds))
 
 
 def handshakes(rtts):
     return ev.latency(rtts, method="tcp", ordinal=9)
 
 
+def held(exchanges, *, begins=0.0, retransmits=0):
+    """A live session with an exchange every 200 ms."""
+    measurement = ev.database([ev.waterfall()])
+    session = HeldSession(
+        seconds=0.2 * len(exchanges),
+        exchanges=tuple(
+            HeldExchange(at_s=0.2 * n, seconds=took, retransmits=retransmits) for n, took in enumerate(exchanges)
+        ),
+        before=None,
+        after=None,
+    )
+    data = dataclasses.replace(measurement.data, held=session)
+    return later(dataclasses.replace(measurement, data=data, duration_s=0.2 * len(exchanges)), begins)
+
+
 def world(rtts, tcp=None, *more, **plan):
     """TCP meets what the echoes meet, unless told otherwise."""
     return ev.case(*echoes(rtts), handshakes(rtts[:: max(1, len(rtts) // 20)] if tcp is None else tcp), *more, **plan)
+
+
+def after_quiet(*more):
+    """The few handshakes of the run were made before the queue came."""
+    return ev.case(*echoes(QUEUE), later(handshakes(FLAT[:10]), -60), *more)
 
 
 def partly(delivered=1400, lost=1500):
@@ -58,7 +85,7 @@ FULL = [0.398 + 0.004 * (n % 3) for n in range(sum(PARTS))]
 STEP = [0.05 if n < 60 else 0.13 for n in range(sum(PARTS))]
 WORLDS = {
     "queue": (world(QUEUE), 0.7),
-    "fills before our eyes": (world(RAMP), 0.7),
+    "fills before our eyes, and TCP's": (world(RAMP), 0.9),
     "queue, and large ones lost": (world(QUEUE, None, partly()), 0.9),
     "always full": (world(FULL, None, partly(), **NORMAL), 0.7),
     "always full, no baseline": (world(FULL, None, partly()), None),
@@ -68,6 +95,11 @@ WORLDS = {
     "one change of route": (world(STEP, None, **NORMAL), None),
     "healthy": (world(FLAT, None, **NORMAL), None),
     "echoes answered when there is time": (world(QUEUE, FLAT), None),
+    "handshakes before it, a session in it": (after_quiet(held(QUEUE)), 0.9),
+    "handshakes before it, a session that is quick": (after_quiet(held(FLAT)), None),
+    "handshakes before it, a session that is always slow": (after_quiet(held([0.4] * 120)), None),
+    "handshakes before it, and nothing else": (after_quiet(), None),
+    "handshakes before it, a session that sends again": (after_quiet(held(QUEUE, retransmits=1)), None),
     "echoes alone": (ev.case(*echoes(QUEUE)), None),
     "a busy host": (ev.case(*map(user_clock, echoes(QUEUE)), handshakes(QUEUE[::6])), None),
     "loss, flat": (world(FLAT, [0.05, 0.05, None, 0.05, None, None, 0.05, 0.05, 0.05, 0.05]), None),
@@ -101,9 +133,29 @@ def test_a_path_without_a_queue_is_ruled_out_with_the_smallest_one(name):
     assert "a queue that holds packets" in judgement.smallest_fault
 
 
-@pytest.mark.parametrize("name", ["echoes alone", "a busy host", "too few", "nothing", "all lost", "gamma jitter"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "echoes alone",
+        "a busy host",
+        "too few",
+        "handshakes before it, and nothing else",
+        "handshakes before it, a session that sends again",
+        "handshakes before it, a session that is always slow",
+        "nothing",
+        "all lost",
+        "gamma jitter",
+    ],
+)
 def test_what_does_not_tell_is_not_measured(name):
     assert isinstance(only(name), NotMeasured)
+
+
+def test_a_session_that_waits_when_the_echoes_do_is_cited():
+    finding = only("handshakes before it, a session in it")
+    assert "TCP exchanges beside slow echoes are slow" in finding.statement
+    assert any("/database/" in name for name in finding.evidence)
+    assert isinstance(only("handshakes before it, a session that is quick"), RuledOut)
 
 
 def test_slow_echoes_beside_quick_tcp_are_said_to_be_the_hosts_own():
@@ -118,9 +170,9 @@ def test_loss_is_told_with_the_round_trips_beside_it():
         middle = sorted(rtts)[len(rtts) // 2]
         lossy = [None if rtt > middle and draw.random() < 0.3 else rtt for rtt in rtts]
         found += ev.judged(RULE, world(lossy, rtts[::6]))
-    surer = [judgement for judgement in found if isinstance(judgement, Finding) and judgement.confidence == 0.9]
-    assert len(surer) >= 4
-    assert all("What is lost is lost then" in finding.statement for finding in surer)
+    tied = [j for j in found if isinstance(j, Finding) and "What is lost is lost then" in j.statement]
+    assert len(tied) >= 4
+    assert {finding.confidence for finding in tied} == {0.9}
 
 
 def test_three_times_the_normal_round_trip_is_critical():

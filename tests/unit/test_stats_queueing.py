@@ -11,7 +11,7 @@ import pytest
 
 from netdiag.diagnosis.rules.congestion import Delay, is_queue, limit_over
 from probes.stats.queueing import cut_at_releases, losses_when_quick, losses_when_slow, strokes, swing
-from tests.unit.queues import NO_QUEUE, SENT, congested, filling, in_parts, lossy
+from tests.unit.queues import NO_QUEUE, SENT, congested, filling, in_parts, lossy, on_and_off
 
 RUNS = 300
 
@@ -36,6 +36,16 @@ def test_a_queue_that_builds_up_and_drains_is_told_in_half_of_the_runs() -> None
     """Of 24 s with 120 echoes: the price of hardly ever telling one that is none."""
     told = sum(is_told_a_queue(congested(Random(seed))) for seed in range(RUNS))
     assert told >= 0.4 * RUNS
+
+
+def test_queues_longer_than_the_gap_between_samples_are_told_mostly_and_shorter_ones_seldom() -> None:
+    """Of any length, surplus and duration: what a sample every 200 ms can follow."""
+    long, short = ((0.4, 1.5), (0.02, 0.1))
+    told = {
+        span: sum(is_told_a_queue(on_and_off(Random(seed), *span)) for seed in range(RUNS)) for span in (long, short)
+    }
+    assert told[long] >= 0.6 * RUNS
+    assert told[short] <= 0.2 * RUNS
 
 
 def test_a_queue_that_fills_before_our_eyes_is_told_mostly() -> None:

@@ -3,7 +3,8 @@
 1. The floor is the least round-trip time of the path. Above RTT_FACTOR times it, and RTT_MARGIN_S over it, is waiting.
 2. Waiting is a queue's where it builds up or drains: neighbours in time are alike, and the range between is crossed
    step by step. Independent jitter is not like its neighbours; a route that changes jumps from level to level.
-3. TCP must see it too: routers and hosts answer echoes when they have time.
+3. TCP must see it too: routers and hosts answer echoes when they have time. Its handshakes wait more often than in a
+   usual tail, or what it exchanges at the same moments as the echoes waits when they do (rules/moments.py).
 4. A queue that never drained shows no floor. Against the baseline it is a longer way, unless it loses what a full queue
    loses: large packets, while small ones sent in turn find room.
 5. What goes on while the queue is empty is not its doing: loss between quick round trips, a floor that is itself above
@@ -36,6 +37,7 @@ from netdiag.diagnosis.rules.link import (
     loss_limit,
     pooled_loss,
 )
+from netdiag.diagnosis.rules.moments import Together, together
 from netdiag.diagnosis.rules.paths import Path, Sampled, paths, probe_command, sampled
 from netdiag.diagnosis.rules.subjects import Place, finding_id, ids, milliseconds, percent, ratio
 from netdiag.diagnosis.rules.waterfalls import attempts_at
@@ -119,10 +121,11 @@ class Way:
     delays: tuple[Delay, ...]  # those with samples; TCP first
     floor: float
     limit: float
+    together: Together
 
     @property
     def evidence(self) -> tuple[str, ...]:
-        return tuple(sorted({id_ for delay in self.delays for id_ in delay.evidence}))
+        return tuple(sorted({*(id_ for delay in self.delays for id_ in delay.evidence), *self.together.evidence}))
 
     @property
     def shown(self) -> str:
@@ -138,8 +141,10 @@ class Way:
 
     @property
     def waiting(self) -> bool:
-        """By TCP as well: more than the usual tail."""
+        """By TCP as well: more than the usual tail, or whenever the echoes do."""
         tcp = self.of("tcp")
+        if self.together.confirmed:
+            return True
         if tcp is None or len(tcp.rtts) < RTT_SAMPLES:
             return False
         return tcp.above(self.limit) >= RTT_TAIL_SAMPLES and tcp.share_low(self.limit) > RTT_TAIL_SHARE
@@ -212,7 +217,8 @@ def _way(case: Case, path: Path) -> Way | None:
     if not delays:
         return None
     floor = min(delay.rtts[0] for delay in delays)
-    return Way(path=path, delays=delays, floor=floor, limit=limit_over(floor))
+    limit = limit_over(floor)
+    return Way(path=path, delays=delays, floor=floor, limit=limit, together=together(case, path, limit))
 
 
 def _delay(case: Case, path: Path, method: str) -> Delay:
@@ -324,11 +330,16 @@ def _finding(case: Case, way: Way, queue: Delay, large: LargeLoss | None, normal
         statement=f"Packets to {way.path.label} wait in a queue, which builds up or drains: {way.shown}. "
         f"{ratio(queue.above(way.limit), len(queue.rtts))} {_METHODS[queue.method]} take more than "
         f"{milliseconds(way.limit)} over a floor of {milliseconds(way.floor)}{_smooth(found)}."
-        f"{_loss_shown(slow, large)}{''.join(beside.values())}{_beneath(way, beside, normal)}",
-        confidence=LIKELY if slow or large else POSSIBLE,
+        f"{_confirmed(way.together)}{_loss_shown(slow, large)}{''.join(beside.values())}"
+        f"{_beneath(way, beside, normal)}",
+        confidence=LIKELY if slow or large or way.together.confirmed else POSSIBLE,
         critical=_is_critical(way, normal),
         large=large,
     )
+
+
+def _confirmed(together: Together) -> str:
+    return f" {together.shown}." if together.confirmed else ""
 
 
 def _beneath(way: Way, beside: dict[str, str], normal: float | None) -> str:
@@ -420,12 +431,12 @@ def _quiet(way: Way) -> Judgement:
     tcp, most = way.of("tcp"), max(way.delays, key=lambda delay: len(delay.rtts))
     if tcp is None or len(tcp.rtts) < RTT_SAMPLES or len(most.rtts) < QUEUE_SAMPLES:
         return _not_measured(way.path, f"{_counted(way)} are too few to see a queue build up or drain by TCP")
-    if way.waiting:
-        return _not_measured(way.path, _undecided(way, most))
     slow = any(delay.share_low(way.limit) > QUEUE_SHARE for delay in way.delays if delay is not tcp)
+    if way.waiting or (slow and not way.together.denied):
+        return _not_measured(way.path, _undecided(way, most))
     basis = tcp if slow else most
     above = wilson(basis.above(way.limit), len(basis.rtts), LEVEL)
-    echoes = " Slow echoes alone are the answering host's own." if slow else ""
+    echoes = f" Slow echoes alone are the answering host's own: {way.together.shown}." if slow else ""
     return RuledOut(
         code=CONGESTION,
         subject=way.path.subject,
@@ -442,6 +453,10 @@ def _counted(way: Way) -> str:
 
 
 def _undecided(way: Way, most: Delay) -> str:
+    if not way.waiting:
+        return (
+            f"{way.shown}: echoes are late at times, and TCP tells too little of the same moments: {way.together.shown}"
+        )
     if most.share_low(way.limit) <= QUEUE_SHARE:
         return (
             f"{way.shown}: handshakes take more than {milliseconds(way.limit)} and few others do; a passing burst, or "
