@@ -6,6 +6,7 @@ from netdiag.diagnosis.rule import Rule
 from netdiag.diagnosis.rules import (
     balancer,
     bulk,
+    congestion,
     conntrack,
     database,
     dns,
@@ -29,6 +30,7 @@ RULES: tuple[Rule, ...] = (
     *sending.RULES,
     *conntrack.RULES,
     *link.RULES,
+    *congestion.RULES,
     *routing.RULES,
     *mtu.RULES,
     *balancer.RULES,

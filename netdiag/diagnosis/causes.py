@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from netdiag.diagnosis.finding import Finding, Subject
+from netdiag.diagnosis.finding import Finding, Severity, Subject
 from netdiag.diagnosis.thresholds import CERTAIN
 
 Backends = Mapping[str, Collection[str]]
@@ -21,6 +21,13 @@ CONSEQUENCES: dict[str, frozenset[str]] = {
     # Not link.loss at its own place: that is measured with small packets, which a black hole lets through.
     "mtu.black-hole": frozenset({"db.unresponsive", "db.slow", "mtu.fragmentation", "db.backup-stall", "link.loss"}),
     "link.loss": frozenset({"db.unresponsive", "db.slow", "dns.loss", "db.connection-cut", "lb.backend-down"}),
+    # What a queue drops is lost and what it holds is late, here as in everything that goes through it.
+    "link.congestion": frozenset(
+        {
+            "link.loss", "region.latency", "db.slow", "db.unresponsive", "dns.loss", "db.connection-cut",
+            "lb.backend-down",
+        }
+    ),
     "region.latency": frozenset({"db.slow", "db.unresponsive"}),
     "bgp.route-change": frozenset({"region.latency", "db.slow"}),
     "bgp.asymmetric": frozenset({"region.latency", "db.slow"}),
@@ -51,7 +58,7 @@ CONSEQUENCES: dict[str, frozenset[str]] = {
 
 # Lost packets and a long way explain a silence that is itself in doubt (no confidence), never one after acknowledged
 # bytes, each time.
-ONLY_IN_DOUBT = frozenset({("link.loss", "db.unresponsive"), ("region.latency", "db.unresponsive")})
+ONLY_IN_DOUBT = frozenset((cause, "db.unresponsive") for cause in ("link.loss", "link.congestion", "region.latency"))
 # A balancer's loss fails checks of its own. One that fails from here too, and is DOWN there, is certain by itself.
 # A missing route that somebody tells of is no silence of this host's own making.
 NEVER_WHEN_CERTAIN = frozenset(
@@ -61,8 +68,15 @@ NEVER_WHEN_CERTAIN = frozenset(
 # balancer; loss on the way to the balancer itself closes nothing.
 # And where one of several backends lies behind a black hole, the balancer's clients see some large transfers stall.
 ON_THE_WAY_TO_A_BACKEND = frozenset(
-    {("link.loss", "lb.backend-down"), ("bgp.flapping", "lb.backend-down"), ("mtu.black-hole", "link.loss")}
+    {
+        ("link.loss", "lb.backend-down"),
+        ("link.congestion", "lb.backend-down"),
+        ("bgp.flapping", "lb.backend-down"),
+        ("mtu.black-hole", "link.loss"),
+    }
 )
+# What waits for a backend behind a queue waits at the balancer, which acknowledges in its stead; but it serves some.
+SLOW_BEHIND_A_BALANCER = frozenset({("link.congestion", "db.slow"), ("link.congestion", "db.unresponsive")})
 LARGE_PACKETS_ONLY = frozenset({("mtu.black-hole", "link.loss")})  # such a loss is told of one direction
 # What this host drops of its own packets it drops whatever the place, but only what is certain explains everything.
 EVERYWHERE_IF_CERTAIN = frozenset({"host.conntrack-full"})
@@ -71,6 +85,10 @@ EVERYWHERE_IF_CERTAIN = frozenset({"host.conntrack-full"})
 def explains(cause: Finding, other: Finding, backends: Backends = NO_BACKENDS) -> bool:
     """``backends``: the names of the endpoints behind each balancer."""
     pair = cause.code, other.code
+    if other.code in cause.beside:
+        return False
+    if pair in SLOW_BEHIND_A_BALANCER and cause.subject.endpoint in backends.get(other.subject.endpoint or "", ()):
+        return other.severity is not Severity.CRITICAL
     if pair in ONLY_IN_DOUBT and other.confidence is not None:
         return False
     if pair in NEVER_WHEN_CERTAIN and other.confidence is not None and other.confidence >= CERTAIN:

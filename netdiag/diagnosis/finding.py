@@ -83,6 +83,7 @@ class Finding:
     would_refute: str
     actions: tuple[Action, ...] = ()
     explains: tuple[str, ...] = ()  # ids of findings folded under this one
+    beside: tuple[str, ...] = ()  # codes that its own evidence shows to have another cause: never folded under it
 
 
 @value

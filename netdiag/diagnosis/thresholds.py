@@ -150,6 +150,38 @@ FLOW_TRIES = 3
 FLOW_CHANCE = 0.01
 """... and the chance, at the upper bound of the first SYNs' loss, that so few of the repeated SYNs are answered."""
 
+QUEUE_SAMPLES = 20
+"""Fewest round trips in which a queue is seen to build up or drain; the first series of echoes has as many."""
+
+QUEUE_SHARE = 0.15
+"""Lower bound of the share of round trips that wait: a passing burst of a second is no congested link."""
+
+QUEUE_SMOOTH = 3.3
+"""Standard deviations by which neighbours must be more alike than independent samples: once in 2,000 by chance."""
+
+QUEUE_TURNING_CHANCE = 0.0005
+"""... and the chance of so few turning points in the middle of the range, which holds for jitter round any levels."""
+
+QUEUE_RAMP = 8
+"""... or this many samples in one rise or fall across the range. Eight of independent delays come in order twice in
+40,320, and with a jump in their midst once in 160; both seldom pass the test of neighbours as well."""
+
+QUEUE_STROKES = 0.4
+"""Answers that keep to the strokes of one clock as well as this wait for it (simulated: 0.55 and more in nine of ten),
+not in a queue (0.3 at most in a thousand)."""
+
+QUEUE_EMPTY_SHARE = 0.1
+"""Of the samples, and RTT_SAMPLES of them, that lie at the floor where a queue was seen empty; ..."""
+
+QUEUE_EMPTY_S = 0.002
+"""... within this: less than two large packets' time at 10 Mbit/s, so that a queue has no level to rest on there."""
+
+QUEUE_LOSSES = 5
+"""Losses before their round trips are compared with the rest: of five, one by chance does not decide."""
+
+QUEUE_LOSSES_CHANCE = 0.02
+"""Chance that losses fall on slow moments by accident, where they strengthen a queue that is seen already."""
+
 CONNTRACK_FULL = 0.9
 """Share of nf_conntrack_max from which the table counts as full at a reading. It empties a little between a drop and
 the next reading, and a host that works for months at nine tenths is one busy minute away from dropping."""

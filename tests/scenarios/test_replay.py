@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from netdiag.diagnosis.engine import diagnose
+from netdiag.diagnosis.finding import FindingRole
 from netdiag.evidence import Run
 from netdiag.lab.grade import grade, lines, named_by
 from netdiag.lab.scenario import all_scenarios, scenario_named
@@ -74,3 +75,11 @@ def test_most_scenarios_that_have_a_rule_have_evidence() -> None:
     ruled = {scenario.name for scenario in all_scenarios() if scenario.implemented}
     assert kept <= {scenario.name for scenario in all_scenarios()}
     assert len(kept & ruled) >= 0.8 * len(ruled)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.name.startswith("link-congestion")], ids=lambda p: p.name
+)
+def test_what_a_saturated_link_does_is_not_named_as_a_cause_beside_it(path: Path) -> None:
+    causes = {finding.code for finding in diagnose(run_of(path)).findings if finding.role is FindingRole.CAUSE}
+    assert causes == {"link.congestion"}

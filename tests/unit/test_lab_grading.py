@@ -225,11 +225,11 @@ def test_shares_carry_wilsons_interval() -> None:
 
 
 def test_the_page_counts_per_code_and_per_scenario() -> None:
-    scenarios = (scenario("a", "link.loss"), scenario("b", "link.congestion", implemented=False))
+    scenarios = (scenario("a", "link.loss"), scenario("b", "link.unheard-of", implemented=False))
     trials = [
         trial("a", 11, found=("link.loss",), seconds=30.0),
         trial("a", 12, right=False, missed=("link.loss",), wrong=("db.slow db-east",), wrong_codes=("db.slow",)),
-        trial("b", 11, right=False, missed=("link.congestion",)),
+        trial("b", 11, right=False, missed=("link.unheard-of",)),
         trial("b", 12, trouble="BIRD did not answer"),
     ]
     text = page(trials, scenarios)
@@ -239,7 +239,7 @@ def test_the_page_counts_per_code_and_per_scenario() -> None:
         if row.startswith("| `")
     }
     assert rows["`link.loss`"][:3] == ["yes", "1/2 (9-91%)", "1"]
-    assert rows["`link.congestion`"][:3] == ["none yet", "0/1 (0-79%)", "1"]
+    assert rows["`link.unheard-of`"][:3] == ["none yet", "0/1 (0-79%)", "1"]
     assert rows["`db.slow`"][3].startswith("1/3 ")
     assert rows["`db.slow`"][1] == "-"
     assert "- Seeds: 11, 12" in text

@@ -5,7 +5,7 @@ Every attempt of the waterfall belongs to one code at most (waterfalls.fate), so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -709,7 +709,7 @@ def judge_slow(case: Case) -> Iterator[Judgement]:
 def _slow(case: Case, place: Place) -> Judgement:
     attempts = attempts_at(case, place)
     clean = tuple(a for a in attempts if _is_clean(a))
-    slow = tuple(a for a in clean if _slow_phase(a))
+    slow = slow_attempts(attempts)
     answered = tuple(a for a in attempts if _is_answered(a))
     if not answered:
         return open_question(SLOW, case, place, attempts, needs_login=False)
@@ -730,6 +730,11 @@ def _slow(case: Case, place: Place) -> Judgement:
     )
 
 
+def slow_attempts(attempts: Iterable[Attempt], least_rtt: float = 0.0) -> tuple[Attempt, ...]:
+    """Slow by both measures, however long a round trip may have become after the handshake."""
+    return tuple(attempt for attempt in attempts if _is_clean(attempt) and _slow_phase(attempt, least_rtt))
+
+
 def _is_clean(attempt: Attempt) -> bool:
     """Answered, with a round trip to compare with, and without a retransmission that would explain the delay."""
     info = attempt.waterfall.info
@@ -741,9 +746,9 @@ def _is_answered(attempt: Attempt) -> bool:
     return attempt.fate != LOCAL and any(attempt.passed(p) for p in Phase if p is not Phase.TCP)
 
 
-def _slow_phase(attempt: Attempt) -> Phase | None:
+def _slow_phase(attempt: Attempt, least_rtt: float = 0.0) -> Phase | None:
     """The longest phase if it is slow by both measures."""
-    rtt = attempt.waterfall.handshake.rtt_s or 0.0
+    rtt = max(attempt.waterfall.handshake.rtt_s or 0.0, least_rtt)
     bound = max(SLOW_PHASE_S, SLOW_PHASE_ROUND_TRIPS * rtt)
     slow = [t for t in attempt.waterfall.phases if attempt.passed(t.phase) and t.phase is not Phase.TCP]
     worst = max(slow, key=lambda t: t.seconds, default=None)

@@ -328,7 +328,7 @@ def judge_loss(case: Case) -> Iterator[Judgement]:
     losing = {path.address for path, tcp, _ in found if tcp and loss_fires(tcp, loss_limit(case, path))}
     quiet = {path.address for path, tcp, icmp in found if _arrives(tcp, icmp)} - losing
     for path, tcp, icmp in found:
-        large = _large_loss(case, path)
+        large = large_loss(case, path)
         flows = bound_to_flows(sampled(case, path, "tcp"))
         if flows is not None and tcp is not None and loss_fires(tcp, loss_limit(case, path)):
             yield _flow_finding(path, flows, tcp, icmp)
@@ -341,7 +341,7 @@ def _arrives(tcp: Loss | None, icmp: Loss | None) -> bool:
     return bool(tcp and tcp.answered) or bool(icmp and not icmp.lost and icmp.sent >= BESIDE_PACKETS)
 
 
-def _large_loss(case: Case, path: Path) -> LargeLoss | None:
+def large_loss(case: Case, path: Path) -> LargeLoss | None:
     """The first of the path's size measurements, by id, that saw it; the way to the target before the way back."""
     measured = case.evidence.of(MtuMeasurement, address=path.address, port=path.port) if path.address else ()
     for m in measured:

@@ -1,0 +1,196 @@
+"""Round-trip times of simulated paths: a bottleneck with a finite buffer, and what is no queue. Seeded, in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from random import Random
+from typing import TypeVar
+
+T = TypeVar("T")
+
+BASE_S = 0.05
+PARTS = (20, 25, 25, 25, 25)  # as a run's echoes come
+COUNT, INTERVAL_S = sum(PARTS), 0.2
+SENT = [INTERVAL_S * (n + Random(n).uniform(-0.1, 0.1)) for n in range(sum(PARTS))]  # as the sampler does
+
+
+def arrivals(draw: Random, packets_per_s: float, seconds: float, loads: tuple[float, float]) -> Iterator[float]:
+    """Poisson, at a load that changes every second or few between quiet and busy."""
+    now, change, load = 0.0, 0.0, loads[0]
+    while now < seconds:
+        if now >= change:
+            load = loads[draw.random() < 0.5] * draw.uniform(0.9, 1.1)
+            change = now + draw.uniform(1.0, 4.0)
+        now += draw.expovariate(load * packets_per_s)
+        yield now
+
+
+def bottleneck(draw: Random, loads: tuple[float, float]) -> list[float]:
+    """Of probes through an M/D/1 queue (Lindley 1952) with a buffer of 150 to 400 ms that drops what does not fit."""
+    rate = draw.uniform(100.0, 400.0)  # packets per second
+    buffer_s = draw.uniform(0.15, 0.4)
+    rtts: list[float] = []
+    backlog = last = 0.0
+    for now in arrivals(draw, rate, (COUNT + 1) * INTERVAL_S, loads):
+        while len(rtts) < COUNT and SENT[len(rtts)] < now:
+            waited = max(0.0, backlog - max(0.0, SENT[len(rtts)] - last))
+            rtts.append(BASE_S + waited + draw.uniform(0, 0.001))
+        backlog = max(0.0, backlog - (now - last))
+        if backlog + 1 / rate <= buffer_s:
+            backlog += 1 / rate
+        last = now
+    return rtts
+
+
+def congested(draw: Random, busy: float | None = None) -> list[float]:
+    return bottleneck(draw, (draw.uniform(0.3, 0.8), busy or draw.uniform(1.15, 1.6)))
+
+
+def lightly_loaded(draw: Random) -> list[float]:
+    return bottleneck(draw, (0.2, draw.uniform(0.3, 0.7)))
+
+
+def filling(draw: Random) -> list[float]:
+    """A surplus that fills the buffer once, over one to four seconds, and then keeps it full: the lab's."""
+    start, slope, top = draw.uniform(0.01, 0.2), draw.uniform(0.015, 0.04), draw.uniform(0.3, 0.4)
+    return [BASE_S + min(top, start + slope * n) + draw.uniform(0, 0.006) for n in range(20)]
+
+
+def on_and_off(draw: Random, least_s: float, most_s: float) -> list[float]:
+    """A queue that long, filled and drained by a load that comes for some seconds and goes, of any surplus."""
+    buffer_s, surplus, drain = draw.uniform(least_s, most_s), draw.uniform(0.05, 1.0), draw.uniform(0.2, 1.0)
+    on, period = draw.uniform(0.5, 10.0), draw.uniform(10.5, 20.0)
+    waited, now, rtts = 0.0, -draw.uniform(0, period), list[float]()
+    while len(rtts) < COUNT:
+        if now >= SENT[len(rtts)]:
+            rtts.append(BASE_S + waited + draw.uniform(0, 0.002))
+            continue
+        waited = min(buffer_s, max(0.0, waited + 0.005 * (surplus if now % period < on else -drain)))
+        now += 0.005
+    return rtts
+
+
+def _independent(jitter: Callable[[Random], float]) -> Callable[[Random], list[float]]:
+    return lambda draw: [BASE_S + jitter(draw) for _ in range(COUNT)]
+
+
+def _levels(
+    jitter: Callable[[Random], float], places: Callable[[Random], list[int]]
+) -> Callable[[Random], list[float]]:
+    """A route that changes at these samples, with independent jitter on it."""
+
+    def path(draw: Random) -> list[float]:
+        cuts, rise = [0, *places(draw), COUNT], draw.uniform(0.04, 0.12)
+        return [
+            BASE_S + rise * (number % 2) + jitter(draw)
+            for number, (start, end) in enumerate(pairwise(cuts))
+            for _ in range(end - start)
+        ]
+
+    return path
+
+
+def _once(draw: Random) -> list[int]:
+    return [draw.randrange(1, COUNT)]
+
+
+def _flapping(draw: Random) -> list[int]:
+    period = draw.randint(3, 25)
+    return list(range(period, COUNT, period))
+
+
+def _small(draw: Random) -> float:
+    return draw.uniform(0, 0.004)
+
+
+def _long_tail(draw: Random) -> float:
+    return 0.010 * (draw.paretovariate(1.3) - 1)
+
+
+def _gamma(draw: Random) -> float:
+    return draw.gammavariate(1.5, 0.025)
+
+
+def _wakes_up(draw: Random) -> list[float]:
+    """A radio that saves power: an answer waits for the next stroke of its clock."""
+    period, phase = draw.uniform(0.09, 0.6), draw.random()
+    return [BASE_S + period - (at + phase * period) % period + draw.uniform(0, 0.002) for at in SENT]
+
+
+def _stands_still(draw: Random) -> list[float]:
+    """A machine that is paused, or a radio that roams, and then answers everything at once."""
+    stops = [(draw.uniform(0, SENT[-1]), draw.uniform(0.3, 1.5)) for _ in range(draw.randint(1, 12))]
+    held = [
+        max([0.0] + [start + length - at for start, length in stops if start <= at < start + length]) for at in SENT
+    ]
+    return [BASE_S + max(0.0, wait) + draw.uniform(0, 0.003) for wait in held]
+
+
+def _contended(draw: Random) -> list[float]:
+    """A processor or a channel that others want at times: delays in bouts, each on its own."""
+    rtts: list[float] = []
+    busy = False
+    for _ in SENT:
+        busy = busy != (draw.random() < 0.1)
+        rtts.append(BASE_S + (draw.expovariate(1 / 0.03) if busy else draw.uniform(0, 0.002)))
+    return rtts
+
+
+def _sent_again(draw: Random) -> list[float]:
+    """A radio frame that is sent again, with a wait that doubles each time."""
+    rtts: list[float] = []
+    bad = False
+    for _ in SENT:
+        bad = draw.random() < 0.4 if draw.random() < 0.15 else bad
+        tries = next((n for n in range(7) if draw.random() > (0.6 if bad else 0.1)), 7)
+        rtts.append(BASE_S + sum(draw.uniform(0.0, 0.002 * 2**k) for k in range(tries + 1)))
+    return rtts
+
+
+def _many_levels(draw: Random) -> list[float]:
+    """Several equal ways, and now and then another of them."""
+    levels, chance = [draw.uniform(0, 0.15) for _ in range(draw.randint(3, 8))], draw.uniform(0.03, 0.5)
+    rtts: list[float] = []
+    level = levels[0]
+    for _ in SENT:
+        level = draw.choice(levels) if draw.random() < chance else level
+        rtts.append(BASE_S + level + draw.gammavariate(1.5, 0.002))
+    return rtts
+
+
+NO_QUEUE: dict[str, Callable[[Random], list[float]]] = {
+    "uniform jitter": _independent(lambda draw: draw.uniform(0, 0.06)),
+    "gamma jitter": _independent(_gamma),
+    "a heavy tail": _independent(_long_tail),
+    "two paths, packet by packet": _independent(lambda draw: draw.choice((0, 0.06)) + draw.uniform(0, 0.008)),
+    "a route change": _levels(_small, _once),
+    "a route change with jitter": _levels(lambda draw: draw.gammavariate(1.5, 0.015), _once),
+    "a route that flaps": _levels(_small, _flapping),
+    "a route that flaps, with jitter": _levels(lambda draw: draw.gammavariate(1.5, 0.006), _flapping),
+    "a light load": lightly_loaded,
+    "a radio that saves power": _wakes_up,
+    "a machine that stands still": _stands_still,
+    "bouts of contention": _contended,
+    "a radio that sends again": _sent_again,
+    "several ways": _many_levels,
+}
+
+
+def lossy(draw: Random, rtts: list[float], share: float, stays: float = 0.0) -> list[float | None]:
+    """Loses that share, at random or in bursts (Gilbert 1960)."""
+    out: list[float | None] = []
+    bad = False
+    for rtt in rtts:
+        bad = draw.random() < (stays if bad and stays else share * (1 - stays) if stays else share)
+        out.append(None if bad else rtt)
+    return out
+
+
+def in_parts(rtts: Sequence[T]) -> list[Sequence[T]]:
+    """As a run has them: samples of two measurements are no neighbours."""
+    parts, start = [], 0
+    for size in PARTS:
+        parts.append(rtts[start : start + size])
+        start += size
+    return [part for part in parts if part]
