@@ -11,7 +11,8 @@ import ctypes
 import os
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Sequence
 from typing import Any
 
 _HEADER = struct.Struct("@PIPNPNi0PI0P")  # struct mmsghdr: name and its length, pieces, control, flags; bytes in all
@@ -29,22 +30,27 @@ def _libc(name: str) -> Any:
 
 
 _sendmmsg, _recvmmsg = _libc("sendmmsg"), _libc("recvmmsg")
+if _sendmmsg is not None:
+    _sendmmsg.argtypes = ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int
+if _recvmmsg is not None:
+    _recvmmsg.argtypes = ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p
 AVAILABLE = _sendmmsg is not None and _recvmmsg is not None and _HEADER.size == LENGTHS.size  # 64 bits
 
 
 class Buffer:
-    """Memory that does not move, and where it is."""
+    """Memory that does not move, because it never grows, and where it is."""
 
     __slots__ = ("address", "bytes")
 
     def __init__(self, content: bytes) -> None:
-        self.bytes = ctypes.create_string_buffer(content, max(1, len(content)))
-        self.address = ctypes.addressof(self.bytes)
+        self.bytes = array("B", content or b"\0")
+        self.address = self.bytes.buffer_info()[0]
 
-    def fill(self, parts: Iterable[bytes]) -> None:
-        """From the beginning; the parts must fit."""
-        content = b"".join(parts)
-        ctypes.memmove(self.bytes, content, len(content))
+    def fill(self, content: bytes) -> None:
+        """From the beginning. Raises ValueError where it does not fit."""
+        if len(content) > len(self.bytes):
+            raise ValueError(f"{len(content)} bytes do not fit into {len(self.bytes)}")
+        ctypes.memmove(self.address, content, len(content))
 
 
 class Inbox:
@@ -73,7 +79,7 @@ class Inbox:
         self._headers = Buffer(self._fresh)
         self._used = 0
         self.names, self.data, self.control, self.headers = (
-            memoryview(part.bytes).cast("B") for part in (self._names, self._data, self._control, self._headers)
+            memoryview(part.bytes) for part in (self._names, self._data, self._control, self._headers)
         )
 
     def receive(self, descriptor: int, flags: int = 0) -> int:
@@ -81,8 +87,8 @@ class Inbox:
 
         The kernel writes the lengths that it used over those that there are; so they are set again each time.
         """
-        ctypes.memmove(self._headers.bytes, self._fresh, self._used * _HEADER.size)
-        got: int = _recvmmsg(descriptor, self._headers.bytes, self._count, flags | socket.MSG_DONTWAIT, None)
+        ctypes.memmove(self._headers.address, self._fresh, self._used * _HEADER.size)
+        got: int = _recvmmsg(descriptor, self._headers.address, self._count, flags | socket.MSG_DONTWAIT, None)
         self._used = max(0, got)
         if got < 0:
             raise _last_error()
@@ -130,10 +136,10 @@ class Outbox:
             headers += (parcel.name, header, parcel.control)
             pieces += (piece, parcel.payload)
             heads.append(head)
-        self._headers.fill(headers)
-        self._pieces.fill(pieces)
-        self._heads.fill(heads)
-        sent: int = _sendmmsg(descriptor, self._headers.bytes, len(heads), socket.MSG_DONTWAIT)
+        self._headers.fill(b"".join(headers))
+        self._pieces.fill(b"".join(pieces))
+        self._heads.fill(b"".join(heads))
+        sent: int = _sendmmsg(descriptor, self._headers.address, len(heads), socket.MSG_DONTWAIT)
         if sent < 0:
             raise _last_error()
         return sent

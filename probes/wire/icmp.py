@@ -108,12 +108,9 @@ def decode_quote(data: bytes) -> Quote:
 
 
 def internet_checksum(data: bytes) -> int:
-    """RFC 1071."""
-    padded = data + b"\0" * (len(data) % 2)
-    total: int = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+    """RFC 1071. A one's complement sum of words is the remainder by 65,535, of which 0 stands for nothing but zeros."""
+    number = int.from_bytes(data + bytes(len(data) % 2), "big")
+    return ~(number % 0xFFFF or (number and 0xFFFF)) & 0xFFFF
 
 
 def _ipv4_quote(data: bytes) -> Quote:

@@ -59,7 +59,8 @@ class BulkPost:
     """Never blocks."""
 
     def __init__(self, sock: socket.socket, reader: Reader, boxes: Boxes) -> None:
-        self._sock, self._descriptor, self._reader, self._boxes = sock, sock.fileno(), reader, boxes
+        self._descriptor, self._reader, self._boxes = sock.fileno(), reader, boxes
+        self._family = sock.family  # each reading of a socket's own makes an enum's member anew
         self._source = _SOURCE[reader.family]
         self._message = _WITH_HEADER if reader.header_first else _WITHOUT_HEADER
         self._first = _PLAIN_IPV4 if reader.header_first else b""
@@ -67,8 +68,8 @@ class BulkPost:
         self._wanted = (ECHO_REPLY[reader.family], reader.identifier)
 
     def parcel(self, where: tuple[Any, ...], payload: bytes, control: tuple[int, int, bytes] | None) -> Parcel:
-        address = socket.inet_pton(self._sock.family, where[0])
-        name = socket_name(self._sock.family, address, where[3] if len(where) > 3 else 0)
+        address = socket.inet_pton(self._family, where[0])
+        name = socket_name(self._family, address, where[3] if len(where) > 3 else 0)
         return Parcel(name, control_message(*control) if control else b"", payload)
 
     def send(self, packets: Sequence[tuple[Parcel, bytes]]) -> int:

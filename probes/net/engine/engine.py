@@ -59,10 +59,12 @@ class EchoEngine:
         check_count(request)  # before a socket is asked for: a caller's mistake is one whatever this host allows
         session = self._session = self._session or self._open()
         self._users += 1
+        self._number += 1
+        series = Series(request, self._clock.monotonic(), self._chance, self._number)
         try:
-            await session.stamping()
-            return await self._run(session, request)
+            return await session.add(series)
         finally:
+            session.remove(series)
             self._users -= 1
             if not self._users:
                 session.close()
@@ -71,14 +73,6 @@ class EchoEngine:
     def _open(self) -> _Session:
         self._boxes = self._boxes or boxes()
         return _Session(EchoChannel(self._family, self._boxes), self._clock, self._pacing, self._stamping)
-
-    async def _run(self, session: _Session, request: EchoRequest) -> EchoSeries:
-        self._number += 1
-        series = Series(request, self._clock.monotonic(), self._chance, self._number)
-        try:
-            return await session.add(series)
-        finally:
-            session.remove(series)
 
 
 class _Running:
@@ -97,7 +91,7 @@ class _Session:
     def __init__(self, channel: EchoChannel, clock: Clock, pacing: Pacing, stamping: Stamping) -> None:
         self._channel, self._clock, self._pacing = channel, clock, pacing
         self._loop = asyncio.get_running_loop()
-        self._stamped = asyncio.Event()
+        self._cold = True  # until no echo of ours goes unstamped
         self._warm_up = self._loop.create_task(self._warm(stamping))
         self._flight = Flight()
         self._running: dict[int, _Running] = {}
@@ -114,19 +108,26 @@ class _Session:
     async def _warm(self, stamping: Stamping) -> None:
         try:
             await stamping.in_force()
-        finally:
-            self._stamped.set()  # also after a failure: every series waits for it
+        except Exception as error:
+            self._fail(error)
+        self._cold = False
+        self._guarded(self._begin_all)
 
-    async def stamping(self) -> None:
-        """Until no echo of ours goes unstamped. Raises what came in between."""
-        await self._stamped.wait()
-        if self._warm_up.done() and not self._warm_up.cancelled():
-            self._warm_up.result()
+    def _begin_all(self) -> None:
+        """The series that came while it was cold."""
+        now = self._clock.monotonic()
+        for running in self._running.values():
+            running.series.start_at(now)
+            self._begin(running)
+
+    def _begin(self, running: _Running) -> None:
+        heapq.heappush(self._due, (running.series.due, running.series.number, running))
 
     def add(self, series: Series) -> asyncio.Future[EchoSeries]:
         running = self._running[series.number] = _Running(series, self._letter(series))
-        heapq.heappush(self._due, (series.due, series.number, running))
-        self._schedule()
+        if not self._cold:
+            self._begin(running)
+            self._schedule()
         return running.done
 
     def _letter(self, series: Series) -> Letter | OSError:
@@ -163,11 +164,14 @@ class _Session:
         try:
             work()
         except Exception as error:
-            for running in self._running.values():
-                if not running.done.done():
-                    running.done.set_exception(error)
+            self._fail(error)
         else:
             self._schedule()
+
+    def _fail(self, error: Exception) -> None:
+        for running in self._running.values():
+            if not running.done.done():
+                running.done.set_exception(error)
 
     def _tick(self) -> None:
         self._read()

@@ -72,17 +72,21 @@ class Series:
 
     def __init__(self, request: EchoRequest, start: float, chance: random.Random, number: int = 0) -> None:
         check_count(request)
-        self.request, self.due, self.number = request, start, number
+        self.request, self.number = request, number
         self.source = None if answers_from_elsewhere(request.address) else packed_address(request.address)
         self.payload = chance.randbytes(request.payload_bytes)
         self.token = self.payload[:TOKEN_BYTES]
         self.probes: list[Probe] = []
         self.reordered = 0
-        self._chance, self._start = chance, start
+        self._chance = chance
         self._left = request.count  # to be sent
         self._unsettled = 0
         self._highest = -1
-        self._last_sent = start
+        self.start_at(start)
+
+    def start_at(self, start: float) -> None:
+        """Before the first echo."""
+        self.due = self._start = self._last_sent = start
 
     @property
     def all_sent(self) -> bool:
