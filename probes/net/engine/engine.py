@@ -141,6 +141,7 @@ class _Session:
         """Also one that was given up before its end."""
         if self._running.pop(series.number, None) is not None:
             self._flight.forget(series)
+            series.probes.clear()  # each has its series: what is a cycle would wait for the collector
 
     def close(self) -> None:
         self._warm_up.cancel()
