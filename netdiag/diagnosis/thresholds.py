@@ -166,6 +166,12 @@ QUEUE_RAMP = 8
 """... or this many samples in one rise or fall across the range. Eight of independent delays come in order twice in
 40,320, and with a jump in their midst once in 160; both seldom pass the test of neighbours as well."""
 
+QUEUE_RISES = 2
+"""... or so many rises from the floor over steps to a level at the top: a queue that fills faster than samples come."""
+
+QUEUE_RISES_CHANCE = 0.0005
+"""... with this chance, were steps between floor and top as frequent at any other moment."""
+
 QUEUE_STROKES = 0.4
 """Answers that keep to the strokes of one clock as well as this wait for it (simulated: 0.55 and more in nine of ten),
 not in a queue (0.3 at most in a thousand)."""

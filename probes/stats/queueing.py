@@ -21,6 +21,11 @@ _TOGETHER = 0.2  # of the gap between two sendings: answers that come closer wer
 _STROKES_PER_S = tuple(1.4 + 0.05 * n for n in range(213))  # waits of 80 to 700 ms
 _STROKE_SAMPLES = 40  # fewer follow a clock by chance, or while a queue builds up evenly
 
+_LOW, _HIGH = 0.1, 0.9  # of the range: the floor's share of it, and where the top's begins
+_LEAST_STEP = 0.05  # of the range: less is no step of a rise
+_PLATEAU = 3  # samples at the top after a rise: a pause's answers lie on a fall, never on a level
+_STEPS_BETWEEN = 2  # samples in a rise: one alone may have gone by the old way and come back by the new one
+
 Series = Sequence[float | None]  # in the order of sending; None: no round-trip time
 
 
@@ -39,6 +44,8 @@ class Swing:
     smoothness: float
     turning_chance: float
     ramp: int
+    rises: int = 0  # from the floor over steps between to a level at the top
+    rises_chance: float = 1.0  # of so many, were the steps between only jitter that may fall anywhere
 
 
 def swing(parts: Sequence[Series], *, edge: float = 0.2) -> Swing | None:
@@ -50,6 +57,7 @@ def swing(parts: Sequence[Series], *, edge: float = 0.2) -> Swing | None:
         return None
     alike, pairs = ratio
     runs, margin = _runs(parts, frozenset()), edge * (top - values[0])
+    rises, chance = _rises(runs, values[0], top - values[0])
     return Swing(
         n=len(values),
         floor=values[0],
@@ -58,6 +66,8 @@ def swing(parts: Sequence[Series], *, edge: float = 0.2) -> Swing | None:
         smoothness=(1 - alike) * sqrt(pairs),
         turning_chance=_turning_chance(runs, values[0] + margin, top - margin),
         ramp=max(_ramp(run, sign, top - values[0]) for run in runs for sign in (1, -1)),
+        rises=rises,
+        rises_chance=chance,
     )
 
 
@@ -116,6 +126,35 @@ def _is_gradual(stretch: Sequence[float], span: float) -> bool:
     rise = abs(stretch[-1] - stretch[0])
     steps = [abs(b - a) for a, b in pairwise(stretch)]
     return bool(steps) and rise >= _ACROSS * span and max(steps) <= _MOST_IN_ONE_STEP * rise
+
+
+def _rises(runs: Sequence[Sequence[float]], floor: float, span: float) -> tuple[int, float]:
+    """A queue that is short beside the gaps between samples still shows steps whenever it fills, however seldom it
+    does, and then stays full; a route that changes shows none, jitter has them anywhere."""
+    climbs = [climb for run in runs for climb in _climbs([(rtt - floor) / span for rtt in run])]
+    rises = sum(steps >= _STEPS_BETWEEN for steps in climbs)
+    between = sum(_LOW < (rtt - floor) / span < _HIGH for run in runs for rtt in run)
+    elsewhere = between - sum(steps for steps in climbs if steps >= _STEPS_BETWEEN)
+    anywhere = ((1 + elsewhere) / (1 + sum(map(len, runs)))) ** _STEPS_BETWEEN
+    missed = sum(comb(len(climbs), k) * anywhere**k * (1 - anywhere) ** (len(climbs) - k) for k in range(rises))
+    return rises, max(0.0, 1 - missed)
+
+
+def _climbs(run: Sequence[float]) -> list[int]:
+    """How many steps each climb from the floor to a level at the top has between, of shares of the range."""
+    found, steps = list[int](), -1  # -1: not come from the floor
+    for index, share in enumerate(run):
+        if share <= _LOW:
+            steps = 0
+        elif share >= _HIGH:
+            if steps >= 0 and len(run[index : index + _PLATEAU]) == _PLATEAU == sum(
+                other >= _HIGH for other in run[index : index + _PLATEAU]
+            ):
+                found.append(steps)
+            steps = -1
+        elif steps >= 0:
+            steps = steps + 1 if share - run[index - 1] >= _LEAST_STEP else -1
+    return found
 
 
 def _neighbour_ratio(parts: Sequence[Series]) -> tuple[float, int] | None:

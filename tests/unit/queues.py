@@ -159,6 +159,37 @@ def _many_levels(draw: Random) -> list[float]:
     return rtts
 
 
+def _each_way_by_itself(draw: Random) -> list[float]:
+    """A route that flaps, the way out and the way back at moments of their own: a level between the two."""
+    rise, out, period = draw.uniform(0.04, 0.4), draw.random(), draw.uniform(2.0, 8.0)
+    lag, jitter = draw.uniform(0.0, 1.0), draw.uniform(0.0, 0.01)
+    return [
+        BASE_S + rise * (out * (at // period % 2) + (1 - out) * ((at - lag) // period % 2)) + draw.uniform(0, jitter)
+        for at in SENT
+    ]
+
+
+def _explores(draw: Random) -> list[float]:
+    """A route that flaps over two others, each of them taken for a moment before the longest (RFC 4271 9.2.1.1)."""
+    middle, period, jitter = draw.uniform(0.02, 0.2), draw.uniform(4.0, 10.0), draw.uniform(0.0, 0.01)
+    levels = (0.0, draw.uniform(0.0, middle), middle, middle + draw.uniform(0.02, 0.2))
+    first, second = draw.uniform(0.1, 1.5), draw.uniform(0.1, 1.5)
+    ends = (period / 2, period / 2 + first, period / 2 + first + second)
+    return [BASE_S + levels[sum(at % period >= end for end in ends)] + draw.uniform(0, jitter) for at in SENT]
+
+
+# Milliseconds of echoes as a run sent them, 0.1 s apart in the first part and 0.2 s in the others, through the kernel's
+# token bucket (3 Mbit/s, 400 ms) that one TCP flow fills for four seconds of ten.
+TOKEN_BUCKET_MS = """
+404 402 400 402 384 295 181 93 43 50 48 48 33 44 40 39 33 36 41 39
+0 0 0 0 0 0 0 0 0 0 0 188 337 405 401 405 407 399 401 400 400 407 407 400 401
+409 407 261 76 45 43 39 38 35 35 34 34 0 0 0 0 0 0 0 0 0 0 0 0 0
+0 0 0 0 88 310 412 411 411 412 410 411 408 411 408 407 403 404 399 406 403 403 406 318 120
+46 48 46 35 46 38 45 38 39 34 34 0 0 0 0 0 0 0 0 0 0 0 0 0 0
+0 0 0 0 0 0 269 336 407 405 407 402 404 399 405 395 364 361 364 362 358 362 357 319 136
+46 47 37 37 33 35 36 36 42 8 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0
+"""
+
 NO_QUEUE: dict[str, Callable[[Random], list[float]]] = {
     "uniform jitter": _independent(lambda draw: draw.uniform(0, 0.06)),
     "gamma jitter": _independent(_gamma),
@@ -174,6 +205,8 @@ NO_QUEUE: dict[str, Callable[[Random], list[float]]] = {
     "bouts of contention": _contended,
     "a radio that sends again": _sent_again,
     "several ways": _many_levels,
+    "each way by itself": _each_way_by_itself,
+    "a route that is sought": _explores,
 }
 
 

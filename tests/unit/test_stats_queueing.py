@@ -11,7 +11,7 @@ import pytest
 
 from netdiag.diagnosis.rules.congestion import Delay, is_queue, limit_over
 from probes.stats.queueing import cut_at_releases, losses_when_quick, losses_when_slow, strokes, swing
-from tests.unit.queues import NO_QUEUE, SENT, congested, filling, in_parts, lossy, on_and_off
+from tests.unit.queues import NO_QUEUE, SENT, TOKEN_BUCKET_MS, congested, filling, in_parts, lossy, on_and_off
 
 RUNS = 300
 
@@ -51,6 +51,51 @@ def test_queues_longer_than_the_gap_between_samples_are_told_mostly_and_shorter_
 def test_a_queue_that_fills_before_our_eyes_is_told_mostly() -> None:
     told = sum(is_told_a_queue(filling(Random(seed))) for seed in range(RUNS))
     assert told >= 0.6 * RUNS
+
+
+def test_a_real_token_bucket_that_fills_faster_than_samples_come_is_told_by_its_rises() -> None:
+    rows = TOKEN_BUCKET_MS.split("\n")[1:-1]
+    parts = tuple(tuple(max(float(ms), 0.02) / 1000 for ms in row.split()) for row in rows)
+    sent = tuple(tuple((0.2 if number else 0.1) * n for n in range(len(part))) for number, part in enumerate(parts))
+    found = Delay(method="icmp", parts=parts, sent=sent, evidence=("x",))
+    assert is_queue(found, limit_over(0.00002))
+    assert found.swing is not None
+    assert found.swing.rises == 3
+    assert found.swing.rises_chance < 0.0005
+
+
+TOP, FLOOR = [1.0] * 5, [0.0] * 5
+
+
+@pytest.mark.parametrize(
+    ("climb", "rises"),
+    [
+        ([0.3, 0.6], 1),
+        ([0.3, 0.6, 0.8], 1),
+        ([0.5], 0),  # out by one route and back by the other
+        ([], 0),
+        ([0.5, 0.51], 0),  # a level between
+        ([0.6, 0.3], 0),
+        ([0.3, 0.6, 0.05], 0),
+    ],
+)
+def test_a_rise_goes_from_the_floor_by_steps_to_a_level_at_the_top(climb: list[float], rises: int) -> None:
+    found = swing([FLOOR + climb + TOP])
+    assert found is not None
+    assert found.rises == rises
+
+
+def test_a_pause_is_no_rise_and_what_lies_anywhere_makes_rises_likely() -> None:
+    """Of a pause the first answer waits longest; of jitter samples lie between floor and top at any time."""
+    paused = swing([[*FLOOR, 1.0, 0.75, 0.5, 0.25] * 6])
+    assert paused is not None
+    assert paused.rises == 0
+    climbs = swing([[*FLOOR, 0.3, 0.6, *TOP] * 3])
+    among = swing([[*FLOOR, 0.3, 0.6, *TOP] * 3 + [0.5, 0.2, 0.7, 0.3] * 12])
+    assert climbs is not None
+    assert among is not None
+    assert climbs.rises == among.rises == 3
+    assert climbs.rises_chance < 0.0005 < among.rises_chance
 
 
 def test_the_neighbour_ratio_is_one_for_independent_samples_and_near_zero_for_a_ramp() -> None:

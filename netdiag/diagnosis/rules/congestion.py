@@ -51,6 +51,8 @@ from netdiag.diagnosis.thresholds import (
     QUEUE_LOSSES,
     QUEUE_LOSSES_CHANCE,
     QUEUE_RAMP,
+    QUEUE_RISES,
+    QUEUE_RISES_CHANCE,
     QUEUE_SAMPLES,
     QUEUE_SHARE,
     QUEUE_SMOOTH,
@@ -258,7 +260,8 @@ def is_queue(delay: Delay, limit: float) -> bool:
     found = delay.swing
     if found is None or len(delay.rtts) < QUEUE_SAMPLES or delay.share_low(limit) <= QUEUE_SHARE:
         return False
-    gradual = found.turning_chance <= QUEUE_TURNING_CHANCE or found.ramp >= QUEUE_RAMP
+    rises = found.rises >= QUEUE_RISES and found.rises_chance <= QUEUE_RISES_CHANCE
+    gradual = rises or found.turning_chance <= QUEUE_TURNING_CHANCE or found.ramp >= QUEUE_RAMP
     return found.smoothness >= QUEUE_SMOOTH and gradual and strokes(delay.parts, delay.sent) <= QUEUE_STROKES
 
 
@@ -483,7 +486,7 @@ RULES = (
         code=CONGESTION,
         section=Section.INFRASTRUCTURE,
         fires="Round trips lie 1.5 times and 10 ms above their own floor for a provable share of the time, by TCP as "
-        "well, and they get there or back gradually. Or the minimum is as far above its baseline, and large packets "
+        "well, and they get there or back gradually, or by steps each time. Or the minimum is as far above its baseline, and large packets "
         "are lost at random where small ones, sent in turn with them, arrive. Or the name's other address has such a "
         "queue, and the round trips are the same.",
         quiet="Jitter (independent from sample to sample), a change of route (a jump between levels), a longer way, "
