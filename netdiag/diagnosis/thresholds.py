@@ -169,6 +169,9 @@ QUEUE_RAMP = 8
 QUEUE_RISES = 2
 """... or so many rises from the floor over steps to a level at the top: a queue that fills faster than samples come."""
 
+QUEUE_PASSAGES = 4
+"""... or so many rises and falls between the floor and a level at the top, over steps that keep to no few levels."""
+
 QUEUE_RISES_CHANCE = 0.0005
 """... with this chance, were steps between floor and top as frequent at any other moment."""
 

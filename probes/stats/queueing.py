@@ -24,6 +24,8 @@ _STROKE_SAMPLES = 40  # fewer follow a clock by chance, or while a queue builds 
 _LOW, _HIGH = 0.1, 0.9  # of the range: the floor's share of it, and where the top's begins
 _LEAST_STEP = 0.05  # of the range: less is no step of a rise
 _PLATEAU = 3  # samples at the top after a rise: a pause's answers lie on a fall, never on a level
+_MOST_LEVELS = 3  # that a route may have between floor and top
+_LEVEL = 0.15  # of the range: jitter that is wider than this lies anywhere
 _STEPS_BETWEEN = 2  # samples in a rise: one alone may have gone by the old way and come back by the new one
 
 Series = Sequence[float | None]  # in the order of sending; None: no round-trip time
@@ -46,6 +48,8 @@ class Swing:
     ramp: int
     rises: int = 0  # from the floor over steps between to a level at the top
     rises_chance: float = 1.0  # of so many, were the steps between only jitter that may fall anywhere
+    passages: int = 0  # between the floor and a level at the top, either way, over one step or more at no fixed levels
+    passages_chance: float = 1.0
 
 
 def swing(parts: Sequence[Series], *, edge: float = 0.2) -> Swing | None:
@@ -57,7 +61,8 @@ def swing(parts: Sequence[Series], *, edge: float = 0.2) -> Swing | None:
         return None
     alike, pairs = ratio
     runs, margin = _runs(parts, frozenset()), edge * (top - values[0])
-    rises, chance = _rises(runs, values[0], top - values[0])
+    rises, rises_chance = _rises(runs, values[0], top - values[0])
+    passages, passages_chance = _passages(runs, values[0], top - values[0])
     return Swing(
         n=len(values),
         floor=values[0],
@@ -67,7 +72,9 @@ def swing(parts: Sequence[Series], *, edge: float = 0.2) -> Swing | None:
         turning_chance=_turning_chance(runs, values[0] + margin, top - margin),
         ramp=max(_ramp(run, sign, top - values[0]) for run in runs for sign in (1, -1)),
         rises=rises,
-        rises_chance=chance,
+        rises_chance=rises_chance,
+        passages=passages,
+        passages_chance=passages_chance,
     )
 
 
@@ -131,30 +138,60 @@ def _is_gradual(stretch: Sequence[float], span: float) -> bool:
 def _rises(runs: Sequence[Sequence[float]], floor: float, span: float) -> tuple[int, float]:
     """A queue that is short beside the gaps between samples still shows steps whenever it fills, however seldom it
     does, and then stays full; a route that changes shows none, jitter has them anywhere."""
-    climbs = [climb for run in runs for climb in _climbs([(rtt - floor) / span for rtt in run])]
-    rises = sum(steps >= _STEPS_BETWEEN for steps in climbs)
-    between = sum(_LOW < (rtt - floor) / span < _HIGH for run in runs for rtt in run)
-    elsewhere = between - sum(steps for steps in climbs if steps >= _STEPS_BETWEEN)
-    anywhere = ((1 + elsewhere) / (1 + sum(map(len, runs)))) ** _STEPS_BETWEEN
-    missed = sum(comb(len(climbs), k) * anywhere**k * (1 - anywhere) ** (len(climbs) - k) for k in range(rises))
-    return rises, max(0.0, 1 - missed)
+    shares = [[(rtt - floor) / span for rtt in run] for run in runs]
+    climbs = [steps for run in shares for steps in _climbs(run)]
+    rises = sum(len(steps) >= _STEPS_BETWEEN for steps in climbs)
+    within = sum(len(steps) for steps in climbs if len(steps) >= _STEPS_BETWEEN)
+    return rises, _chance(shares, len(climbs), rises, within, _STEPS_BETWEEN)
 
 
-def _climbs(run: Sequence[float]) -> list[int]:
-    """How many steps each climb from the floor to a level at the top has between, of shares of the range."""
-    found, steps = list[int](), -1  # -1: not come from the floor
+def _passages(runs: Sequence[Sequence[float]], floor: float, span: float) -> tuple[int, float]:
+    """Rises, and falls from a level at the top as well, over a step or more, where these steps keep to no few levels:
+    what goes out by one route and comes back by another, or over a third for a moment, does."""
+    shares = [[(rtt - floor) / span for rtt in run] for run in runs]
+    climbs = [steps for run in shares for way in (run, run[::-1]) for steps in _climbs(way)]
+    middles = [step for steps in climbs for step in steps]
+    crossed = sum(bool(steps) for steps in climbs)
+    if _levels(middles) <= _MOST_LEVELS:
+        return 0, 1.0
+    return crossed, _chance(shares, len(climbs), crossed, len(middles), 1)
+
+
+def _levels(shares: Sequence[float]) -> int:
+    """Fewest levels, each a band of _LEVEL, that all of these lie in."""
+    count, end = 0, 0.0
+    for share in sorted(shares):
+        if not count or share > end:
+            count, end = count + 1, share + _LEVEL
+    return count
+
+
+def _chance(shares: Sequence[Sequence[float]], climbs: int, crossed: int, within: int, steps: int) -> float:
+    """Of so many climbs over ``steps`` or more, were samples between floor and top as frequent in them as elsewhere."""
+    between = sum(_LOW < share < _HIGH for run in shares for share in run)
+    anywhere = ((1 + between - within) / (1 + sum(map(len, shares)))) ** steps
+    fewer = sum(comb(climbs, k) * anywhere**k * (1 - anywhere) ** (climbs - k) for k in range(crossed))
+    return max(0.0, 1 - fewer)
+
+
+def _climbs(run: Sequence[float]) -> list[list[float]]:
+    """The steps between of each climb from the floor to a level at the top, of shares of the range."""
+    found: list[list[float]] = []
+    steps: list[float] | None = None  # None: not come from the floor
     for index, share in enumerate(run):
         if share <= _LOW:
-            steps = 0
+            steps = []
         elif share >= _HIGH:
-            if steps >= 0 and len(run[index : index + _PLATEAU]) == _PLATEAU == sum(
-                other >= _HIGH for other in run[index : index + _PLATEAU]
-            ):
+            if steps is not None and _is_level(run[index : index + _PLATEAU]):
                 found.append(steps)
-            steps = -1
-        elif steps >= 0:
-            steps = steps + 1 if share - run[index - 1] >= _LEAST_STEP else -1
+            steps = None
+        elif steps is not None:
+            steps = [*steps, share] if share - run[index - 1] >= _LEAST_STEP else None
     return found
+
+
+def _is_level(ahead: Sequence[float]) -> bool:
+    return len(ahead) == _PLATEAU and min(ahead) >= _HIGH
 
 
 def _neighbour_ratio(parts: Sequence[Series]) -> tuple[float, int] | None:

@@ -179,8 +179,10 @@ def _explores(draw: Random) -> list[float]:
 
 
 # Milliseconds of echoes as a run sent them, 0.1 s apart in the first part and 0.2 s in the others, through the kernel's
-# token bucket (3 Mbit/s, 400 ms) that one TCP flow fills for four seconds of ten.
-TOKEN_BUCKET_MS = """
+# token bucket, which one TCP flow fills now and then: 3 Mbit/s and 400 ms for four seconds of ten; 5 Mbit/s and 250 ms
+# for three of eight, which is as long as a sample or two.
+TOKEN_BUCKETS_MS = {
+    "400 ms": """
 404 402 400 402 384 295 181 93 43 50 48 48 33 44 40 39 33 36 41 39
 0 0 0 0 0 0 0 0 0 0 0 188 337 405 401 405 407 399 401 400 400 407 407 400 401
 409 407 261 76 45 43 39 38 35 35 34 34 0 0 0 0 0 0 0 0 0 0 0 0 0
@@ -188,7 +190,17 @@ TOKEN_BUCKET_MS = """
 46 48 46 35 46 38 45 38 39 34 34 0 0 0 0 0 0 0 0 0 0 0 0 0 0
 0 0 0 0 0 0 269 336 407 405 407 402 404 399 405 395 364 361 364 362 358 362 357 319 136
 46 47 37 37 33 35 36 36 42 8 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0
-"""
+""",
+    "250 ms": """
+22 22 21 21 19 24 0 0 0 0 0 0 0 0 0 0 0 0 0 0
+0 0 0 0 0 0 166 257 257 183 253 254 257 254 253 253 250 220 42 22 22 21 21 21 21
+0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 225 256 255 235 247
+251 248 256 252 245 132 21 22 22 22 21 21 22 0 0 0 0 0 0 0 0 0 0 0 0
+0 0 0 47 250 254 257 253 240 239 247 244 247 238 245 154 22 21 21 21 21 22 20 0 0
+0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 28 251 256 256 257 253
+255 254 255 256 250 251 94 21 21 23 20 21 22 0 0 0 0 0 0 0 0 0 0 0 0
+""",
+}
 
 NO_QUEUE: dict[str, Callable[[Random], list[float]]] = {
     "uniform jitter": _independent(lambda draw: draw.uniform(0, 0.06)),

@@ -11,7 +11,7 @@ import pytest
 
 from netdiag.diagnosis.rules.congestion import Delay, is_queue, limit_over
 from probes.stats.queueing import cut_at_releases, losses_when_quick, losses_when_slow, strokes, swing
-from tests.unit.queues import NO_QUEUE, SENT, TOKEN_BUCKET_MS, congested, filling, in_parts, lossy, on_and_off
+from tests.unit.queues import NO_QUEUE, SENT, TOKEN_BUCKETS_MS, congested, filling, in_parts, lossy, on_and_off
 
 RUNS = 300
 
@@ -53,15 +53,18 @@ def test_a_queue_that_fills_before_our_eyes_is_told_mostly() -> None:
     assert told >= 0.6 * RUNS
 
 
-def test_a_real_token_bucket_that_fills_faster_than_samples_come_is_told_by_its_rises() -> None:
-    rows = TOKEN_BUCKET_MS.split("\n")[1:-1]
+@pytest.mark.parametrize(("bucket", "rises", "passages"), [("400 ms", 3, 3), ("250 ms", 0, 6)])
+def test_a_real_token_bucket_that_fills_faster_than_samples_come_is_told(
+    bucket: str, rises: int, passages: int
+) -> None:
+    rows = TOKEN_BUCKETS_MS[bucket].split("\n")[1:-1]
     parts = tuple(tuple(max(float(ms), 0.02) / 1000 for ms in row.split()) for row in rows)
     sent = tuple(tuple((0.2 if number else 0.1) * n for n in range(len(part))) for number, part in enumerate(parts))
     found = Delay(method="icmp", parts=parts, sent=sent, evidence=("x",))
     assert is_queue(found, limit_over(0.00002))
     assert found.swing is not None
-    assert found.swing.rises == 3
-    assert found.swing.rises_chance < 0.0005
+    assert (found.swing.rises, found.swing.passages) == (rises, passages)
+    assert min(found.swing.rises_chance, found.swing.passages_chance) < 0.0005
 
 
 TOP, FLOOR = [1.0] * 5, [0.0] * 5
@@ -83,6 +86,20 @@ def test_a_rise_goes_from_the_floor_by_steps_to_a_level_at_the_top(climb: list[f
     found = swing([FLOOR + climb + TOP])
     assert found is not None
     assert found.rises == rises
+
+
+@pytest.mark.parametrize(
+    ("steps", "passages"),
+    [
+        ([0.2, 0.5, 0.7, 0.35, 0.85], 10),
+        ([0.5] * 5, 0),  # out by one route and back by the other
+        ([0.2, 0.5, 0.8, 0.2, 0.5, 0.8], 0),  # three levels between
+    ],
+)
+def test_passages_go_either_way_over_steps_that_keep_to_no_levels(steps: list[float], passages: int) -> None:
+    found = swing([[value for step in steps for value in (*FLOOR, step, *TOP, 1.05 - step)] + FLOOR, TOP * 2])
+    assert found is not None
+    assert found.passages == passages
 
 
 def test_a_pause_is_no_rise_and_what_lies_anywhere_makes_rises_likely() -> None:

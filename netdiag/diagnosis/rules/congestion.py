@@ -50,6 +50,7 @@ from netdiag.diagnosis.thresholds import (
     QUEUE_EMPTY_SHARE,
     QUEUE_LOSSES,
     QUEUE_LOSSES_CHANCE,
+    QUEUE_PASSAGES,
     QUEUE_RAMP,
     QUEUE_RISES,
     QUEUE_RISES_CHANCE,
@@ -260,9 +261,14 @@ def is_queue(delay: Delay, limit: float) -> bool:
     found = delay.swing
     if found is None or len(delay.rtts) < QUEUE_SAMPLES or delay.share_low(limit) <= QUEUE_SHARE:
         return False
-    rises = found.rises >= QUEUE_RISES and found.rises_chance <= QUEUE_RISES_CHANCE
-    gradual = rises or found.turning_chance <= QUEUE_TURNING_CHANCE or found.ramp >= QUEUE_RAMP
+    gradual = _steps(found) or found.turning_chance <= QUEUE_TURNING_CHANCE or found.ramp >= QUEUE_RAMP
     return found.smoothness >= QUEUE_SMOOTH and gradual and strokes(delay.parts, delay.sent) <= QUEUE_STROKES
+
+
+def _steps(found: Swing) -> bool:
+    """Where it fills and drains faster than samples come."""
+    rises = found.rises >= QUEUE_RISES and found.rises_chance <= QUEUE_RISES_CHANCE
+    return rises or (found.passages >= QUEUE_PASSAGES and found.passages_chance <= QUEUE_RISES_CHANCE)
 
 
 def _large(case: Case, path: Path) -> LargeLoss | None:
@@ -486,9 +492,9 @@ RULES = (
         code=CONGESTION,
         section=Section.INFRASTRUCTURE,
         fires="Round trips lie 1.5 times and 10 ms above their own floor for a provable share of the time, by TCP as "
-        "well, and they get there or back gradually, or by steps each time. Or the minimum is as far above its baseline, and large packets "
-        "are lost at random where small ones, sent in turn with them, arrive. Or the name's other address has such a "
-        "queue, and the round trips are the same.",
+        "well, and they get there or back gradually, or by steps each time. Or the minimum is as far above its "
+        "baseline, and large packets are lost at random where small ones, sent in turn with them, arrive. Or the "
+        "name's other address has such a queue, and the round trips are the same.",
         quiet="Jitter (independent from sample to sample), a change of route (a jump between levels), a longer way, "
         "slow echoes beside quick TCP, loss with flat round trips (link.loss), stamps of a busy host, answers that are "
         "let go together (a machine that stands still) or by the strokes of a clock (a radio that saves power).",
