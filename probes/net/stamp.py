@@ -17,10 +17,19 @@ from probes.contract import Clock
 from probes.exchanges import StampRequest, StampSample, StampSeries, TimestampSource
 from probes.failures import classify, from_icmp, timed_out
 from probes.model import Failure, IcmpError, Outcome
-from probes.net.engine.moment import Moment, stepped, take_moment
+from probes.net.engine.moment import TOGETHER_S, Moment, stepped, take_moment
 from probes.net.errqueue import QueuedMessage, drain
 from probes.net.pacing import Pacing
-from probes.net.sockets import RECEIVE_STAMPS, SO_TIMESTAMPING, TRANSMIT_STAMPS, canonical, probe_socket, socket_address
+from probes.net.sockets import (
+    RECEIVE_STAMPS,
+    SO_TIMESTAMPING,
+    TRANSMIT_STAMPS,
+    canonical,
+    family_of,
+    probe_socket,
+    socket_address,
+)
+from probes.net.warmup import Stamping
 from probes.wire.errqueue import Origin, parse_timestamps
 from probes.wire.icmp import MalformedPacket
 from probes.wire.stamp import (
@@ -37,6 +46,7 @@ FIRST_SEQUENCE = 1
 CLOCK_ERROR_S = 0.001  # of a user-space stamp against this host's own clock, claimed on the wire
 _LARGEST = 65536
 _BATCH = 256
+_APART_NS = round(2 * TOGETHER_S * 1e9)  # that two moments may be, by one clock or the other
 _PLAUSIBLE_NS = 1_000_000_000  # between a clock's reading and the kernel's stamp beside it
 
 
@@ -100,6 +110,8 @@ class _Session:
     async def run(self, sock: socket.socket, pacing: Pacing) -> None:
         sock.connect(socket_address(self._request.address, self._request.port))
         _ask_for_stamps(sock)
+        await Stamping(family_of(self._request.address), self._clock).in_force()
+        self._start = self._last = self._now()
         loop = asyncio.get_running_loop()
         loop.add_reader(sock, self._on_ready, sock)
         try:
@@ -262,8 +274,10 @@ def _times(flight: _Flight) -> tuple[int, int | None, TimestampSource]:
         return sent, None, TimestampSource.USER
     received = round(read.monotonic * 1e9)
     waited = None if flight.receive_ns is None else read.wall_ns - flight.receive_ns
-    if stepped(flight.sent, read) or waited is None or not 0 <= waited <= min(received - sent, _PLAUSIBLE_NS):
+    longest = min(received - sent + _APART_NS, _PLAUSIBLE_NS)
+    if stepped(flight.sent, read) or waited is None or not 0 <= waited <= longest:
         return sent, received, TimestampSource.USER
+    waited = min(waited, received - sent)
     delayed = None if flight.transmit_ns is None else flight.transmit_ns - flight.sent.wall_ns
     if delayed is None or not 0 <= delayed <= received - waited - sent:
         return sent, received - waited, TimestampSource.KERNEL_RX

@@ -15,8 +15,8 @@ import pytest
 from probes.exchanges import EchoRequest, EchoSeries, TimestampSource
 from probes.model import Outcome
 from probes.net.clock import SystemClock
-from probes.net.engine.warmup import Stamping
 from probes.net.kernel import KernelNetwork
+from probes.net.warmup import Stamping
 from tests.kernel.netns import Line, line
 
 pytestmark = [pytest.mark.kernel, pytest.mark.needs("ip", "nft")]

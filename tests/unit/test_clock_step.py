@@ -132,3 +132,13 @@ def test_a_step_between_two_packets_disturbs_neither(step_ns):
     times = [_times(flight) for flight in flights]
     assert [t4 - t1 for t1, t4, _ in times] == [pytest.approx(29_980_000, abs=2)] * 2
     assert [after[0] - before[0] for before, after in pairwise(times)] == [pytest.approx(100_000_000, abs=2)]
+
+
+def test_a_hold_up_between_the_two_clocks_of_a_moment_neither_hides_the_kernels_stamp_nor_makes_an_rtt_negative():
+    """On loopback a reply is there within microseconds, and the clocks of one moment may be as many apart."""
+    sent, read = Moment(100.0, 5 * HOUR_NS), Moment(100.00004, 5 * HOUR_NS + 55_000)
+    flight = _Flight(0, sent, transmit_ns=sent.wall_ns + 1_000, receive_ns=sent.wall_ns + 5_000, read=read)
+    begun, ended, source = _times(flight)
+    assert source is not TimestampSource.USER
+    assert ended is not None
+    assert 0 <= ended - begun <= 40_000

@@ -27,9 +27,9 @@ from probes.net.engine.flight import Flight
 from probes.net.engine.messages import Errors
 from probes.net.engine.moment import Moment, take_moment
 from probes.net.engine.series import Probe, Series, check_count
-from probes.net.engine.warmup import Stamping
 from probes.net.pacing import Pacing
 from probes.net.sockets import socket_address
+from probes.net.warmup import Stamping
 
 TICK_S = 0.020
 _SOONEST_S, _LATEST_S = 0.001, 0.050  # between two readings while the last answers are awaited

@@ -9,7 +9,7 @@ from probes.contract import Clock
 from probes.exchanges import TimestampSource
 
 CLOCK_SLACK_S = 0.001
-_TOGETHER_S = 0.0002
+TOGETHER_S = 0.00002  # between the two clocks of one moment
 _ATTEMPTS = 10
 KERNEL_RX_TX, KERNEL_RX, USER = TimestampSource.KERNEL_RX_TX, TimestampSource.KERNEL_RX, TimestampSource.USER
 _SLEW = 0.001  # adjtime(3) slews by up to 500 ppm; twice that is no step
@@ -28,7 +28,7 @@ def take_moment(clock: Clock) -> Moment:
     for _ in range(_ATTEMPTS):
         wall_ns = time.time_ns()
         after = clock.monotonic()
-        if after - monotonic < _TOGETHER_S:
+        if after - monotonic < TOGETHER_S:
             break
         monotonic = after
     return Moment(monotonic, wall_ns)
