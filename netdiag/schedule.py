@@ -467,62 +467,23 @@ class _AddressChain:
     def _database_options(self, attempts: int = 3, hold_s: float = 0.0) -> DatabaseOptions:
         credentials = self._endpoint.credentials or Credentials()
         return DatabaseOptions(
-            user=credentials.user,
-            password=credentials.password,
-            dbname=credentials.dbname,
-            sslmode=credentials.sslmode,
-            ssl_root_certificate=credentials.sslrootcert,
-            ssl_certificate=credentials.sslcert,
-            ssl_key=credentials.sslkey,
+            **_login(credentials),
             ssl_negotiation=credentials.sslnegotiation,
-            channel_binding=credentials.channel_binding,
             attempts=attempts,
             interval_s=1.0 / self._plan.limits.connections_per_second,
-            timeout_s=credentials.connect_timeout or DatabaseOptions().timeout_s,
             hold_s=hold_s,
         )
 
     def _replication_options(self) -> ReplicationOptions:
-        credentials = self._endpoint.credentials or Credentials()
-        return ReplicationOptions(
-            user=credentials.user,
-            password=credentials.password,
-            dbname=credentials.dbname,
-            sslmode=credentials.sslmode,
-            ssl_root_certificate=credentials.sslrootcert,
-            ssl_certificate=credentials.sslcert,
-            ssl_key=credentials.sslkey,
-            channel_binding=credentials.channel_binding,
-            timeout_s=credentials.connect_timeout or ReplicationOptions().timeout_s,
-        )
+        return ReplicationOptions(**_login(self._endpoint.credentials or Credentials()))
 
     def _idle_options(self, seconds: float) -> IdleOptions:
         """A login that was refused is not tried again and again."""
         credentials = (self._holds_sessions() and self._endpoint.credentials) or Credentials()
-        return IdleOptions(
-            user=credentials.user,
-            password=credentials.password,
-            dbname=credentials.dbname,
-            sslmode=credentials.sslmode,
-            channel_binding=credentials.channel_binding,
-            timeout_s=credentials.connect_timeout or IdleOptions().timeout_s,
-            seconds=round(seconds, 1),
-        )
+        return IdleOptions(**_login(credentials), seconds=round(seconds, 1))
 
     def _bulk_options(self, size: int) -> BulkOptions:
-        credentials = self._endpoint.credentials or Credentials()
-        return BulkOptions(
-            user=credentials.user,
-            password=credentials.password,
-            dbname=credentials.dbname,
-            sslmode=credentials.sslmode,
-            ssl_root_certificate=credentials.sslrootcert,
-            ssl_certificate=credentials.sslcert,
-            ssl_key=credentials.sslkey,
-            channel_binding=credentials.channel_binding,
-            timeout_s=credentials.connect_timeout or BulkOptions().timeout_s,
-            mebibytes=size,
-        )
+        return BulkOptions(**_login(self._endpoint.credentials or Credentials()), mebibytes=size)
 
     def _mtu_options(self) -> MtuOptions:
         credentials = self._endpoint.credentials or Credentials()
@@ -542,6 +503,21 @@ class _AddressChain:
             for attempt in database.attempts
             for timing in attempt.phases
         )
+
+
+def _login(credentials: Credentials) -> dict[str, Any]:
+    """As the options of every probe that logs in name it."""
+    login = {
+        "user": credentials.user,
+        "password": credentials.password,
+        "dbname": credentials.dbname,
+        "sslmode": credentials.sslmode,
+        "ssl_root_certificate": credentials.sslrootcert,
+        "ssl_certificate": credentials.sslcert,
+        "ssl_key": credentials.sslkey,
+        "channel_binding": credentials.channel_binding,
+    }
+    return login | ({"timeout_s": credentials.connect_timeout} if credentials.connect_timeout else {})
 
 
 def _looked_up(endpoint: Endpoint, evidence: Evidence) -> bool:

@@ -24,7 +24,7 @@ from probes.contract import Clock, Context, Probe, ProbeUnavailable
 from probes.exchanges import Handshake, HandshakeRequest, Stream, TcpInfo, TlsRequest, TlsSession
 from probes.failures import clean_text
 from probes.model import Failure, FailureKind, NetworkFailure, Secret, Target, value
-from probes.session import PostgresSession, UnsupportedAuthentication, read_only, verification
+from probes.session import PostgresSession, UnsupportedAuthentication, read_only, tls_request
 
 MEBIBYTE = 1 << 20
 MOST_MEBIBYTES = 1024  # of one read
@@ -473,7 +473,7 @@ class _Prober:
         session = PostgresSession(metered, self.clock, binding=options.channel_binding)
         self._sessions.append(session)
         deadline = self._soon()
-        await session.negotiate_tls(options.sslmode, self._tls(), deadline)
+        await session.negotiate_tls(options.sslmode, tls_request(self._target.host, options), deadline)
         try:
             facts = await session.start(options.user, options.password, options.dbname, deadline)
         except UnsupportedAuthentication as error:
@@ -490,16 +490,6 @@ class _Prober:
                 return await self._context.network.open_stream(request)
         except TimeoutError:
             raise NetworkFailure(_OUT_OF_TIME) from None
-
-    def _tls(self) -> TlsRequest:
-        root = self.options.ssl_root_certificate
-        return TlsRequest(
-            server_name=self._target.host,
-            verify=verification(self.options.sslmode, root),
-            root_certificate=None if root == "system" else root,
-            client_certificate=self.options.ssl_certificate,
-            client_key=self.options.ssl_key,
-        )
 
 
 _OUT_OF_TIME = Failure(kind=FailureKind.LOCAL, operation="wait", detail="the run's own time was up")

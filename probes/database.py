@@ -31,8 +31,8 @@ from probes.session import (
     SpeaksLibpq,
     UnsupportedAuthentication,
     read_only,
+    tls_request,
     tls_required,
-    verification,
 )
 
 
@@ -306,15 +306,8 @@ class _Prober:
             return
 
     def _tls_request(self, verify: str | None = None) -> TlsRequest:
-        root = self._options.ssl_root_certificate
-        return TlsRequest(
-            server_name=self._host,
-            verify=verification(self._options.sslmode, root) if verify is None else verify,
-            root_certificate=None if root == "system" else root,
-            client_certificate=self._options.ssl_certificate,
-            client_key=self._options.ssl_key,
-            alpn=("postgresql",) if self._direct() else (),
-        )
+        request = tls_request(self._host, self._options)
+        return replace(request, verify=verify or request.verify, alpn=("postgresql",) if self._direct() else ())
 
     async def _log_in(self, session: DatabaseSession, record: _Record, user: str) -> None:
         options, statement = self._options, _statement(self._options.query)

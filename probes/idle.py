@@ -28,7 +28,7 @@ from typing import Protocol
 from probes.contract import Context, Probe, ProbeUnavailable
 from probes.exchanges import HandshakeRequest, TcpInfo, TlsRequest
 from probes.model import Failure, FailureKind, NetworkFailure, Secret, Target, value
-from probes.session import PostgresSession, UnsupportedAuthentication, tls_required, verification
+from probes.session import PostgresSession, UnsupportedAuthentication, tls_request, tls_required
 
 LOGIN_AFTER_S = 45.0  # longer than this a connection is not held without a login
 KEEPALIVE_S = 2  # of the control
@@ -200,7 +200,7 @@ class _InSession:
     async def greet(self, session: PostgresSession, deadline: float) -> None:
         options = self.options
         assert options.user is not None
-        await session.negotiate_tls(options.sslmode, self._tls(), deadline)
+        await session.negotiate_tls(options.sslmode, tls_request(self.host, options), deadline)
         try:
             facts = await session.start(options.user, options.password, options.dbname, deadline)
         except UnsupportedAuthentication as error:
@@ -211,16 +211,6 @@ class _InSession:
             raise ProbeUnavailable(f"the server has fewer than {SLOTS_TO_SPARE} slots to spare, or does not tell")
         if pid == str(facts.backend_pid).encode():  # a pooler would hand the settings on to somebody else
             await session.query(ORPHANED.format(idle=int(options.seconds) + 60), deadline)
-
-    def _tls(self) -> TlsRequest:
-        root = self.options.ssl_root_certificate
-        return TlsRequest(
-            server_name=self.host,
-            verify=verification(self.options.sslmode, root),
-            root_certificate=None if root == "system" else root,
-            client_certificate=self.options.ssl_certificate,
-            client_key=self.options.ssl_key,
-        )
 
     async def ask(self, session: PostgresSession, deadline: float) -> None:
         await session.sync(deadline)

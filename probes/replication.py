@@ -19,10 +19,10 @@ from enum import StrEnum
 from math import isfinite
 
 from probes.contract import Context, Probe, ProbeUnavailable
-from probes.exchanges import HandshakeRequest, TlsRequest
+from probes.exchanges import HandshakeRequest
 from probes.failures import clean_text
 from probes.model import Failure, FailureKind, NetworkFailure, Secret, Target, value
-from probes.session import PostgresSession, UnsupportedAuthentication, read_only, verification
+from probes.session import PostgresSession, UnsupportedAuthentication, read_only, tls_request
 
 MOST_SENDERS = 64  # of one server that are kept
 STATEMENT_TIMEOUT_MS = 2000  # the server gives up on a question before we do
@@ -363,23 +363,13 @@ class _Prober:
             raise NetworkFailure(_local("the run's own time was up before the connection")) from None
         session = self._session = PostgresSession(stream, self._clock, binding=options.channel_binding)
         deadline = self._deadline()
-        await session.negotiate_tls(options.sslmode, self._tls_request(), deadline)
+        await session.negotiate_tls(options.sslmode, tls_request(self._host, options), deadline)
         try:
             facts = await session.start(user, options.password, options.dbname, deadline)
         except UnsupportedAuthentication as error:
             raise NetworkFailure(_local(f"authentication by {error.method} is not spoken here")) from None
         self._version = facts.server_version
         return session
-
-    def _tls_request(self) -> TlsRequest:
-        options, root = self._options, self._options.ssl_root_certificate
-        return TlsRequest(
-            server_name=self._host,
-            verify=verification(options.sslmode, root),
-            root_certificate=None if root == "system" else root,
-            client_certificate=options.ssl_certificate,
-            client_key=options.ssl_key,
-        )
 
     async def _converse(self, session: PostgresSession) -> None:
         self._kind = kind_of(self._version, (None, None))

@@ -148,6 +148,30 @@ def verification(sslmode: str, root_certificate: str | None) -> str:
     return {"verify-ca": "ca", "verify-full": "full"}.get(sslmode, "none")
 
 
+class LoginOptions(Protocol):
+    """What the options of every probe that logs in say of TLS, as libpq names it."""
+
+    @property
+    def sslmode(self) -> str: ...
+    @property
+    def ssl_root_certificate(self) -> str | None: ...
+    @property
+    def ssl_certificate(self) -> str | None: ...
+    @property
+    def ssl_key(self) -> str | None: ...
+
+
+def tls_request(server_name: str, options: LoginOptions) -> TlsRequest:
+    root = options.ssl_root_certificate
+    return TlsRequest(
+        server_name=server_name,
+        verify=verification(options.sslmode, root),
+        root_certificate=None if root == "system" else root,
+        client_certificate=options.ssl_certificate,
+        client_key=options.ssl_key,
+    )
+
+
 class PostgresSession:
     """request_ssl() and start_tls(), or negotiate_tls(); authenticate() and ready(), or start(); then queries."""
 

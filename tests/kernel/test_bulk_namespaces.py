@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import signal
@@ -14,15 +13,12 @@ from netdiag.diagnosis.finding import Finding, NotMeasured, RuledOut
 from netdiag.diagnosis.rules import bulk as rule
 from netdiag.lab.postgres import postgres_server
 from probes.bulk import BulkEnd, BulkOptions, measure
-from probes.contract import Context
-from probes.model import Secret, Target, Vantage
-from probes.net.clock import SystemClock
-from probes.net.kernel import KernelNetwork
-from tests.fakes import evidence as ev
+from probes.model import Secret
+from tests.kernel import asking
+from tests.kernel.asking import PORT, ask_database
 from tests.kernel.netns import Line, line
 
 pytestmark = pytest.mark.kernel
-PORT = 5432
 LOGIN = {"user": "app", "password": Secret("right"), "dbname": "postgres", "sslmode": "disable"}
 SEED = random.randrange(1 << 32)
 
@@ -48,26 +44,12 @@ def filtered(made: Line, words: str) -> None:
 
 
 def ask(made: Line, *, meanwhile=None, after_s: float = 0.0, **options):
-    async def asking():
-        clock = SystemClock()
-        async with KernelNetwork(clock) as network:
-            context = Context(
-                network=network, clock=clock, vantage=Vantage(name="test"), deadline=clock.monotonic() + 90.0
-            )
-            target = Target(host=made.server_address, address=made.server_address, port=PORT, endpoint="db")
-            task = asyncio.create_task(measure(context, target, BulkOptions(**(LOGIN | options))))
-            if meanwhile is not None:
-                await asyncio.sleep(after_s)
-                await asyncio.to_thread(meanwhile)
-            return target, await task
-
-    return made.client.measure(asking)
+    chosen = BulkOptions(**(LOGIN | options))
+    return ask_database(made, measure, chosen, deadline_s=90.0, meanwhile=meanwhile, after_s=after_s)
 
 
 def judged(target, measurement):
-    place = ev.endpoint(target.host, PORT, name="db")
-    (judgement,) = rule.judge(ev.case(ev.measured("bulk", target, measurement), endpoints=[place]))
-    return judgement
+    return asking.judged(rule, "bulk", target, measurement)
 
 
 def test_a_router_that_ends_a_connection_by_its_amount_is_found():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from contextlib import contextmanager
 
@@ -11,16 +10,13 @@ import pytest
 from netdiag.diagnosis.finding import Finding, NotMeasured, RuledOut
 from netdiag.diagnosis.rules import idle as rule
 from netdiag.lab.postgres import debian_binaries, find_binaries, make_tls, postgres_server
-from probes.contract import Context
 from probes.idle import IdleEnd, IdleOptions, measure
-from probes.model import Secret, Target, Vantage
-from probes.net.clock import SystemClock
-from probes.net.kernel import KernelNetwork
-from tests.fakes import evidence as ev
+from probes.model import Secret
+from tests.kernel import asking
+from tests.kernel.asking import PORT, ask_database
 from tests.kernel.netns import Line, line
 
 pytestmark = pytest.mark.kernel
-PORT = 5432
 LONGEST_S = 13.0
 LOGIN = {"user": "app", "password": Secret("right"), "dbname": "postgres", "sslmode": "disable"}
 SEED = random.randrange(1 << 32)
@@ -55,26 +51,12 @@ def strict(made: Line, answer: str = "drop", timeout_s: int | None = None) -> No
 
 
 def ask(made: Line, *, meanwhile=None, after_s: float = 0.0, **options):
-    async def asking():
-        clock = SystemClock()
-        async with KernelNetwork(clock) as network:
-            context = Context(
-                network=network, clock=clock, vantage=Vantage(name="test"), deadline=clock.monotonic() + 60.0
-            )
-            target = Target(host=made.server_address, address=made.server_address, port=PORT, endpoint="db")
-            task = asyncio.create_task(measure(context, target, IdleOptions(seconds=LONGEST_S, **options)))
-            if meanwhile is not None:
-                await asyncio.sleep(after_s)
-                await asyncio.to_thread(meanwhile)
-            return target, await task
-
-    return made.client.measure(asking)
+    chosen = IdleOptions(seconds=LONGEST_S, **options)
+    return ask_database(made, measure, chosen, deadline_s=60.0, meanwhile=meanwhile, after_s=after_s)
 
 
 def judged(target, measurement):
-    place = ev.endpoint(target.host, PORT, name="db")
-    (judgement,) = rule.judge(ev.case(ev.measured("idle", target, measurement), endpoints=[place]))
-    return judgement
+    return asking.judged(rule, "idle", target, measurement)
 
 
 @pytest.mark.parametrize("answer", ANSWERS)

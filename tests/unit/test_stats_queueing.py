@@ -9,7 +9,8 @@ from random import Random
 
 import pytest
 
-from netdiag.diagnosis.rules.congestion import Delay, is_queue, limit_over
+from netdiag.diagnosis.rules.congestion import Delay, is_queue
+from netdiag.diagnosis.rules.link import delay_limit
 from probes.stats.queueing import cut_at_releases, losses_when_quick, losses_when_slow, strokes, swing
 from tests.unit.queues import NO_QUEUE, SENT, TOKEN_BUCKETS_MS, congested, filling, in_parts, lossy, on_and_off
 
@@ -20,7 +21,7 @@ def is_told_a_queue(rtts: Sequence[float | None]) -> bool:
     parts = tuple(map(tuple, in_parts(rtts)))
     sent = tuple(map(tuple, in_parts(SENT[: len(rtts)])))
     floor = min(rtt for rtt in rtts if rtt is not None)
-    return is_queue(Delay(method="icmp", parts=parts, sent=sent, evidence=("x",)), limit_over(floor))
+    return is_queue(Delay(method="icmp", parts=parts, sent=sent, evidence=("x",)), delay_limit(floor))
 
 
 @pytest.mark.parametrize(("share", "stays"), [(0.0, 0.0), (0.1, 0.0), (0.1, 0.7)])
@@ -61,7 +62,7 @@ def test_a_real_token_bucket_that_fills_faster_than_samples_come_is_told(
     parts = tuple(tuple(max(float(ms), 0.02) / 1000 for ms in row.split()) for row in rows)
     sent = tuple(tuple((0.2 if number else 0.1) * n for n in range(len(part))) for number, part in enumerate(parts))
     found = Delay(method="icmp", parts=parts, sent=sent, evidence=("x",))
-    assert is_queue(found, limit_over(0.00002))
+    assert is_queue(found, delay_limit(0.00002))
     assert found.swing is not None
     assert (found.swing.rises, found.swing.passages) == (rises, passages)
     assert min(found.swing.rises_chance, found.swing.passages_chance) < 0.0005

@@ -23,7 +23,7 @@ from netdiag.diagnosis.finding import (
 from netdiag.diagnosis.rule import Case, Rule
 from netdiag.diagnosis.rules.link import loss_fires, loss_limit, pooled_loss
 from netdiag.diagnosis.rules.paths import paths
-from netdiag.diagnosis.rules.subjects import Place, database_places, finding_id, ids, milliseconds
+from netdiag.diagnosis.rules.subjects import Place, database_places, finding_id, ids, milliseconds, seconds
 from netdiag.diagnosis.rules.waterfalls import login_check
 from netdiag.diagnosis.thresholds import BULK_MOVED, BULK_READS, BULK_RETRANSMITS, BULK_SILENCE_S, LIKELY
 from probes.bulk import MEBIBYTE, STALLED, Activity, BulkEnd, BulkMeasurement, BulkRead
@@ -149,10 +149,6 @@ def _undecided(told: Told, doubt: str) -> NotMeasured:
 
 
 # What is known
-
-
-def seconds(figure: float) -> str:
-    return f"{figure:.1f} s" if figure < 10 else f"{figure:.0f} s"
 
 
 def volume(size: int) -> str:

@@ -32,6 +32,7 @@ from netdiag.diagnosis.rules.link import (
     ARRIVED,
     LargeLoss,
     baseline_of,
+    delay_limit,
     large_loss,
     loss_fires,
     loss_limit,
@@ -60,7 +61,6 @@ from netdiag.diagnosis.thresholds import (
     QUEUE_STROKES,
     QUEUE_TURNING_CHANCE,
     RTT_CRITICAL_FACTOR,
-    RTT_FACTOR,
     RTT_MARGIN_S,
     RTT_SAMPLES,
     RTT_TAIL_SAMPLES,
@@ -153,11 +153,6 @@ class Way:
         return tcp.above(self.limit) >= RTT_TAIL_SAMPLES and tcp.share_low(self.limit) > RTT_TAIL_SHARE
 
 
-def limit_over(floor: float) -> float:
-    """As region.latency has it over a baseline."""
-    return max(RTT_FACTOR * floor, floor + RTT_MARGIN_S)
-
-
 def judge_congestion(case: Case) -> Iterator[Judgement]:
     judged = [(path, _judged(case, path)) for path in paths(case) if not path.is_loopback]
     queues = [path for path, judgement in judged if isinstance(judgement, Finding)]
@@ -220,7 +215,7 @@ def _way(case: Case, path: Path) -> Way | None:
     if not delays:
         return None
     floor = min(delay.rtts[0] for delay in delays)
-    limit = limit_over(floor)
+    limit = delay_limit(floor)
     return Way(path=path, delays=delays, floor=floor, limit=limit, together=together(case, path, limit))
 
 
@@ -279,7 +274,7 @@ def _large(case: Case, path: Path) -> LargeLoss | None:
 
 def _never_drained(way: Way, normal: float) -> bool:
     tcp = way.of("tcp")
-    return tcp is not None and len(tcp.rtts) >= RTT_SAMPLES and way.floor > limit_over(normal)
+    return tcp is not None and len(tcp.rtts) >= RTT_SAMPLES and way.floor > delay_limit(normal)
 
 
 def _slow_losses(way: Way) -> Losses | None:
@@ -310,7 +305,7 @@ def _beside(case: Case, way: Way, large: LargeLoss | None, normal: float | None)
         found["link.loss"] = (
             f" Between quick round trips {lost} of {sent} TCP packets are lost as well: not by the queue."
         )
-    if normal is not None and way.floor > limit_over(normal) and _seen_empty(way):
+    if normal is not None and way.floor > delay_limit(normal) and _seen_empty(way):
         found["region.latency"] = (
             f" The floor itself lies above the baseline of {milliseconds(normal)}: a longer way too."
         )
@@ -352,7 +347,7 @@ def _confirmed(together: Together) -> str:
 
 
 def _beneath(way: Way, beside: dict[str, str], normal: float | None) -> str:
-    if normal is None or "region.latency" in beside or way.floor <= limit_over(normal):
+    if normal is None or "region.latency" in beside or way.floor <= delay_limit(normal):
         return ""
     return f" It was not seen empty: a way longer than the baseline ({milliseconds(normal)}) is not excluded."
 

@@ -23,7 +23,7 @@ from netdiag.diagnosis.finding import (
 )
 from netdiag.diagnosis.rule import Case, Rule
 from netdiag.diagnosis.rules.handshakes import Answer, tries_at
-from netdiag.diagnosis.rules.subjects import Place, database_places, finding_id, ids
+from netdiag.diagnosis.rules.subjects import Place, database_places, finding_id, ids, seconds
 from netdiag.diagnosis.rules.waterfalls import CUT, attempts_at, login_check
 from netdiag.diagnosis.thresholds import IDLE_FORGOTTEN, IDLE_RETRANSMITS, IDLE_SILENCE_S, LIKELY
 from probes.idle import CARRIED, KEEPALIVE_S, IdleConnection, IdleEnd, IdleMeasurement
@@ -145,10 +145,6 @@ def _undecided(suspect: Held, doubt: str) -> NotMeasured:
 
 
 # What is known
-
-
-def seconds(figure: float) -> str:
-    return f"{figure:.1f} s" if figure < 10 else f"{figure:.0f} s"
 
 
 def _check(place: Place, longest_s: float) -> str:

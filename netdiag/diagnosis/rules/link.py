@@ -134,6 +134,11 @@ def _no_baseline(case: Case, endpoint: Endpoint) -> NotMeasured:
     )
 
 
+def delay_limit(rtt: float) -> float:
+    """From where a round trip is longer than ``rtt``, seconds: a baseline, or a path's own floor."""
+    return max(RTT_FACTOR * rtt, rtt + RTT_MARGIN_S)
+
+
 def _latency(case: Case, path: Path, baseline: Baseline, normal: float) -> Judgement:
     subject = replace(path.subject, source=baseline.source, target=baseline.target)
     delays = _delays(case, path)
@@ -145,7 +150,7 @@ def _latency(case: Case, path: Path, baseline: Baseline, normal: float) -> Judge
             f"fewer than {RTT_SAMPLES} clean round trips were measured.",
             remedy=f"Let the port answer, then: {probe_command('latency', path)}",
         )
-    limit = max(RTT_FACTOR * normal, normal + RTT_MARGIN_S)
+    limit = delay_limit(normal)
     if delays.minimum > limit:
         return _longer(path, subject, delays, normal, limit)
     if delays.percentile(50) > limit or _heavy_tail(delays, limit):

@@ -35,7 +35,7 @@ from netdiag.diagnosis.finding import (
     Subject,
 )
 from netdiag.diagnosis.rule import Case, Rule
-from netdiag.diagnosis.rules.link import ARRIVED, baseline_of
+from netdiag.diagnosis.rules.link import ARRIVED, baseline_of, delay_limit
 from netdiag.diagnosis.rules.paths import Path, paths, probe_command, sampled
 from netdiag.diagnosis.rules.standing import Seen, fell_between
 from netdiag.diagnosis.rules.subjects import finding_id, ids, milliseconds
@@ -45,8 +45,6 @@ from netdiag.diagnosis.thresholds import (
     POSSIBLE,
     ROUTE_SURE,
     RTT_CRITICAL_FACTOR,
-    RTT_FACTOR,
-    RTT_MARGIN_S,
     RTT_SAMPLES,
 )
 from netdiag.plan.endpoints import at
@@ -347,7 +345,7 @@ def _route_change(case: Case, route: Route) -> Judgement:
 
 
 def _is_longer(floor: Floor | None, normal: float | None) -> bool:
-    return bool(floor and normal and floor.minimum_s > max(RTT_FACTOR * normal, normal + RTT_MARGIN_S))
+    return bool(floor and normal and floor.minimum_s > delay_limit(normal))
 
 
 def _is_sure(route: Route, compared: Comparison) -> bool:
@@ -654,13 +652,12 @@ def _asymmetry(case: Case, route: Route) -> Judgement:
     if longer and floor and elsewhere and not _comes_and_goes(case, route):
         return _asymmetric_finding(route, floor, elsewhere[-1])
     if floor and normal and not longer:
-        most = max(RTT_FACTOR * normal, normal + RTT_MARGIN_S)
         return RuledOut(
             code=ASYMMETRIC,
             subject=route.subject,
             statement=f"{_both_ways(route)}{_floor_told(floor, normal)}: neither way has become a detour.",
-            smallest_fault=f"a way back that lifts the minimum RTT above {milliseconds(most)}; another one of the same "
-            "length does not show.",
+            smallest_fault=f"a way back that lifts the minimum RTT above {milliseconds(delay_limit(normal))}; another "
+            "one of the same length does not show.",
             evidence=floor.evidence,
         )
     reflector = shlex.quote(at(route.path.address or route.path.endpoint.host, DEFAULT_PORT))

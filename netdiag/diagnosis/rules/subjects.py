@@ -131,6 +131,11 @@ def unseen_share(trials: int) -> str:
     return percent(interval.high) if interval else "100%"
 
 
+def seconds(figure: float) -> str:
+    """``9.9 s`` below ten seconds, ``12 s`` from there on."""
+    return f"{figure:.1f} s" if figure < 10 else f"{figure:.0f} s"
+
+
 def milliseconds(seconds: float) -> str:
     """``24 us`` below a tenth of a millisecond, ``4.0 ms`` below one second, ``3.05 s`` from there on."""
     if 0 < seconds < 1e-4:
