@@ -54,15 +54,16 @@ class Swing:
 
 def swing(parts: Sequence[Series], *, edge: float = 0.2) -> Swing | None:
     """Of all parts together; samples of two parts are no neighbours. ``edge``: share of the range that is still its
-    floor, or its top. None for fewer than three values, and where all are the same."""
+    floor, or its top. None for fewer than three values, and where all, or all but a few outliers, are the same."""
     values = sorted(rtt for part in parts for rtt in part if rtt is not None)
     ratio, top = _neighbour_ratio(parts), nearest_rank(values, 95)
-    if len(values) < 3 or top is None or ratio is None:
+    if len(values) < 3 or top is None or ratio is None or top == values[0]:
         return None
     alike, pairs = ratio
     runs, margin = _runs(parts, frozenset()), edge * (top - values[0])
-    rises, rises_chance = _rises(runs, values[0], top - values[0])
-    passages, passages_chance = _passages(runs, values[0], top - values[0])
+    shares = [[(rtt - values[0]) / (top - values[0]) for rtt in run] for run in runs]
+    rises, rises_chance = _rises(shares)
+    passages, passages_chance = _passages(shares)
     return Swing(
         n=len(values),
         floor=values[0],
@@ -135,20 +136,18 @@ def _is_gradual(stretch: Sequence[float], span: float) -> bool:
     return bool(steps) and rise >= _ACROSS * span and max(steps) <= _MOST_IN_ONE_STEP * rise
 
 
-def _rises(runs: Sequence[Sequence[float]], floor: float, span: float) -> tuple[int, float]:
+def _rises(shares: Sequence[Sequence[float]]) -> tuple[int, float]:
     """A queue that is short beside the gaps between samples still shows steps whenever it fills, however seldom it
     does, and then stays full; a route that changes shows none, jitter has them anywhere."""
-    shares = [[(rtt - floor) / span for rtt in run] for run in runs]
     climbs = [steps for run in shares for steps in _climbs(run)]
     rises = sum(len(steps) >= _STEPS_BETWEEN for steps in climbs)
     within = sum(len(steps) for steps in climbs if len(steps) >= _STEPS_BETWEEN)
     return rises, _chance(shares, len(climbs), rises, within, _STEPS_BETWEEN)
 
 
-def _passages(runs: Sequence[Sequence[float]], floor: float, span: float) -> tuple[int, float]:
+def _passages(shares: Sequence[Sequence[float]]) -> tuple[int, float]:
     """Rises, and falls from a level at the top as well, over a step or more, where these steps keep to no few levels:
     what goes out by one route and comes back by another, or over a third for a moment, does."""
-    shares = [[(rtt - floor) / span for rtt in run] for run in runs]
     climbs = [steps for run in shares for way in (run, run[::-1]) for steps in _climbs(way)]
     middles = [step for steps in climbs for step in steps]
     crossed = sum(bool(steps) for steps in climbs)

@@ -138,7 +138,7 @@ def test_turning_points_of_independent_samples_are_two_of_three() -> None:
     assert turning / factorial(3) == pytest.approx(2 / 3)
 
 
-@pytest.mark.parametrize("values", [[], [1.0], [2.0] * 30])
+@pytest.mark.parametrize("values", [[], [1.0], [2.0] * 30, [2.0] * 30 + [3.0]])
 def test_nothing_is_said_of_too_little_or_of_what_never_moves(values: list[float]) -> None:
     assert swing([values]) is None
 
